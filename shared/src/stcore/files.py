@@ -1,0 +1,82 @@
+"""Write files so that a reader sees the old content or the new one, never half of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from stcore.errors import UserError
+
+_TEMPORARY = re.compile(r"^\..+\.tmp-\d+$")
+_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+
+
+def write_atomically(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write `chunks` to `path`: temporary file beside it, fsync, rename, fsync of the folder.
+
+    Raises:
+        UserError: the disk is full or refuses the write; the previous file is untouched and no temporary stays.
+    """
+
+    def fill(descriptor: int) -> None:
+        for chunk in chunks:
+            write_all(descriptor, chunk)
+
+    replace_durably(path, fill)
+
+
+def replace_durably(path: Path, fill: Callable[[int], None]) -> None:
+    """Let `fill` write a temporary file beside `path` by its descriptor, then put it in the place of `path`.
+
+    Raises:
+        UserError: as for `write_atomically`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            fill(descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise write_refused(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_all(descriptor: int, chunk: bytes | memoryview) -> None:
+    """Write every byte of `chunk`; a single `os.write` may write fewer."""
+    view = memoryview(chunk).cast("B")
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_refused(path: Path, error: OSError, needed: int | None = None) -> UserError:
+    """Say in one line which file could not be written, why, and what to do."""
+    need = "" if needed is None else f" ({needed:,} bytes needed)"
+    advice = "free some space" if error.errno in _FULL else "check the folder and its permissions"
+    return UserError(f"{path}: cannot be written{need}: {error.strerror or error}; {advice}, nothing old was lost")
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left behind in `folder`."""
+    for entry in folder.iterdir():
+        if _TEMPORARY.match(entry.name):
+            entry.unlink(missing_ok=True)
