@@ -1,0 +1,100 @@
+"""Denoising score matching and the mark loss (Li et al., ICML 2024, eqs. 9 to 11).
+
+Differs from the paper as the authors' code does: the squared error is weighted by sigma squared and averaged over
+the three coordinates.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from smash.config import LossConfig, NoiseConfig
+from smash.score import FLOOR, Prepared, ScoreNetwork
+
+
+class LossTerms(NamedTuple):
+    """The loss of each target and perturbation, before weights."""
+
+    denoise: Float[Tensor, "target perturbation 3"]
+    """Half the squared error of sigma times the score, for gap, x, y; 0.5 is the mean for a score of zero."""
+    mark: Float[Tensor, "target perturbation"] | None
+    """Smoothed cross-entropy of the mark at the perturbed gap, in nats; None when unmarked."""
+
+
+def noise_levels(noise: NoiseConfig, like: Tensor) -> Float[Tensor, "3"]:
+    """Standard deviations of the noise on (gap, x, y), in box units."""
+    sigma = (noise.sigma_time, noise.sigma_location, noise.sigma_location)
+    return torch.tensor(sigma, dtype=like.dtype, device=like.device)
+
+
+def mark_loss(
+    probability: Float[Tensor, "target perturbation mark"],
+    mark: Int[Tensor, "target"],
+    *,
+    smoothing: float,
+    normalised: bool,
+) -> Float[Tensor, "target perturbation"]:
+    """Cross-entropy of the mark in nats, with label smoothing.
+
+    Args:
+        probability: distribution of the mark at the perturbed gap.
+        mark: true marks, 0-based.
+        smoothing: share of the label that is spread over all marks, in [0, 1).
+        normalised: give the true mark 1 - smoothing + smoothing / K, so that weights sum to 1; the original gives
+            it 1 - smoothing.
+    """
+    log_probability = torch.log(probability + FLOOR)
+    true = log_probability.gather(-1, mark[:, None, None].expand(-1, log_probability.shape[1], 1))[..., 0]
+    if smoothing == 0.0:
+        return -true
+    spread = smoothing / probability.shape[-1]
+    others = log_probability.sum(-1) if normalised else log_probability.sum(-1) - true
+    return -(1.0 - smoothing) * true - spread * others
+
+
+def score_matching(
+    network: ScoreNetwork,
+    prepared: Prepared,
+    target: Float[Tensor, "target 3"],
+    mark: Int[Tensor, "target"] | None,
+    draws: Float[Tensor, "target perturbation 3"],
+    *,
+    noise: NoiseConfig,
+    loss: LossConfig,
+) -> LossTerms:
+    """Perturb each target by every draw and compare the score with the one that undoes the noise.
+
+    Args:
+        network: the score network.
+        prepared: its view of the condition of each target.
+        target: (gap, x, y) of the next event in the unit box.
+        mark: its mark, 0-based; None when unmarked.
+        draws: standard normal draws.
+        noise: noise levels, in box units.
+        loss: smoothing of the mark loss.
+    """
+    sigma = noise_levels(noise, draws)
+    x = torch.addcmul((2.0 * target - 1.0)[:, None], draws, sigma)
+    marks = None if mark is None else mark[:, None].expand(-1, draws.shape[1])
+    score, probability = network(x, marks, prepared)
+    denoise = 0.5 * torch.addcmul(draws, score, sigma).square()
+    if mark is None:
+        return LossTerms(denoise, None)
+    return LossTerms(
+        denoise, mark_loss(probability, mark, smoothing=loss.smoothing, normalised=loss.normalised_smoothing)
+    )
+
+
+def total_loss(terms: LossTerms, loss: LossConfig) -> Float[Tensor, ""]:
+    """Mean over targets, perturbations and coordinates, plus the weighted mean mark loss.
+
+    `location_weight` counts only for marked events, as in the original.
+    """
+    if terms.mark is None:
+        return terms.denoise.mean()
+    weight = terms.denoise.new_tensor([1.0, loss.location_weight, loss.location_weight])
+    return (terms.denoise * weight).mean() + loss.mark_weight * terms.mark.mean()

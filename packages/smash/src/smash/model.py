@@ -1,0 +1,145 @@
+"""The model: a history encoder and a score network (Li et al., ICML 2024, section 4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from smash.config import LossConfig, ModelConfig, NoiseConfig
+from smash.encoder import HistoryEncoder, LegacyMasks
+from smash.loss import LossTerms, score_matching
+from smash.score import ScoreNetwork
+
+CHUNK_ROWS = 4096
+"""Perturbed targets that go through the score network at once in training, so that activations stay in cache."""
+
+
+class Batch(NamedTuple):
+    """Sequences padded on the right with zeros."""
+
+    time: Float[Tensor, "sequence event"]
+    """Absolute time in the data's unit."""
+    gap: Float[Tensor, "sequence event"]
+    """Normalised (log-)gap to the previous event, [0, 1] over the training part."""
+    location: Float[Tensor, "sequence event 2"]
+    """Normalised coordinates, [0, 1] over the training part."""
+    mark: Int[Tensor, "sequence event"] | None
+    """0-based marks; None when unmarked."""
+    lengths: Int[Tensor, "sequence"]
+    """Real events of each sequence."""
+
+
+class Targets(NamedTuple):
+    """What is predicted: every event but the first of its sequence, sequence by sequence."""
+
+    condition: Float[Tensor, "target condition"]
+    """Summary of all events before the target."""
+    value: Float[Tensor, "target 3"]
+    """Normalised (log-)gap, x, y of the target."""
+    mark: Int[Tensor, "target"] | None
+
+
+class Smash(nn.Module):
+    """Score model of the next event given the history.
+
+    Args:
+        config: sizes.
+        num_marks: kinds of events; 1 means unmarked.
+    """
+
+    def __init__(self, config: ModelConfig, *, num_marks: int) -> None:
+        super().__init__()
+        self.config, self.num_marks = config, num_marks
+        self.encoder = HistoryEncoder(config, num_marks=num_marks)
+        self.score = ScoreNetwork(config.width, config.units, num_marks)
+
+    @property
+    def marked(self) -> bool:
+        """Whether events have marks."""
+        return self.num_marks > 1
+
+    def encode(
+        self,
+        time: Float[Tensor, "sequence event"],
+        location: Float[Tensor, "sequence event 2"],
+        mark: Int[Tensor, "sequence event"] | None,
+        lengths: Int[Tensor, "sequence"],
+    ) -> Float[Tensor, "sequence event condition"]:
+        """Summarise events 0 to i at every position i; what stands at padded positions means nothing."""
+        masks = LegacyMasks(time, location) if self.config.legacy_masks else None
+        present = _before(lengths, time.shape[1])
+        return self.encoder(time, location, mark if self.marked else None, present=present, masks=masks)
+
+    def lengths(self, batch: Batch) -> Int[Tensor, "sequence"]:
+        """Events that count in each sequence: all, but for the original's masks."""
+        return LegacyMasks(batch.time, batch.location).lengths if self.config.legacy_masks else batch.lengths
+
+    def targets(self, batch: Batch) -> Targets:
+        """Flatten the padded batch to one row per predicted event, with its condition."""
+        condition = self.encode(batch.time, batch.location, batch.mark, batch.lengths)
+        known = _before(self.lengths(batch) - 1, batch.time.shape[1] - 1)
+        value = torch.cat([batch.gap[..., None], batch.location], dim=-1)
+        mark = batch.mark[:, 1:][known] if self.marked and batch.mark is not None else None
+        return Targets(condition[:, :-1][known], value[:, 1:][known], mark)
+
+    def forward(
+        self,
+        batch: Batch,
+        draws: Float[Tensor, "target perturbation 3"],
+        *,
+        noise: NoiseConfig,
+        loss: LossConfig,
+    ) -> LossTerms:
+        """Loss terms of every predicted event of the batch, in the order of `targets`.
+
+        Args:
+            batch: padded sequences.
+            draws: standard normal draws, one row per predicted event (`num_targets`).
+            noise: noise levels.
+            loss: smoothing of the mark loss; weights are applied by `smash.loss.total_loss`.
+        """
+        return self.loss_terms(self.targets(batch), draws, noise=noise, loss=loss)
+
+    def loss_terms(
+        self,
+        targets: Targets,
+        draws: Float[Tensor, "target perturbation 3"],
+        *,
+        noise: NoiseConfig,
+        loss: LossConfig,
+    ) -> LossTerms:
+        """Loss terms of given targets, chunk by chunk; the backward pass computes each chunk again."""
+        size = max(1, CHUNK_ROWS // draws.shape[1])
+        parts: list[LossTerms] = []
+        for start in range(0, max(1, len(draws)), size):
+            part = slice(start, start + size)
+            mark = None if targets.mark is None else targets.mark[part]
+            parts.append(
+                self._chunk_terms(targets.condition[part], targets.value[part], mark, draws[part], noise, loss)
+            )
+        marks = [part.mark for part in parts if part.mark is not None]
+        return LossTerms(torch.cat([part.denoise for part in parts]), torch.cat(marks) if marks else None)
+
+    def _chunk_terms(
+        self, condition: Tensor, value: Tensor, mark: Tensor | None, draws: Tensor, noise: NoiseConfig, loss: LossConfig
+    ) -> LossTerms:
+        def compute(condition: Tensor) -> LossTerms:
+            prepared = self.score.prepare(condition)
+            return score_matching(self.score, prepared, value, mark, draws, noise=noise, loss=loss)
+
+        if not torch.is_grad_enabled():
+            return compute(condition)
+        return checkpoint(compute, condition, use_reentrant=False, preserve_rng_state=False)
+
+
+def num_targets(lengths: Int[Tensor, "sequence"]) -> int:
+    """Predicted events of sequences of these lengths: all but the first of each."""
+    return int((lengths - 1).clamp_min(0).sum())
+
+
+def _before(lengths: Int[Tensor, "sequence"], count: int) -> Bool[Tensor, "sequence event"]:
+    return torch.arange(count, device=lengths.device) < lengths[:, None]

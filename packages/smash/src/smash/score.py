@@ -1,0 +1,179 @@
+"""The score network: intensities, their slope, and the scores of gap and location given a condition.
+
+Li et al., ICML 2024, section 3 (score of the gap from the intensity, score of the location, eqs. 7 to 9) and
+section 4; layer layout and the gates between the trunks follow the authors' code. Gap and location are in box
+units: [-1, 1] is the fitted range. Differs in: everything that depends on the condition alone is computed once
+(`prepare`), both trunks run once per evaluation, and the derivative of the intensity is carried forward as a
+tangent instead of being taken by autograd, so that training needs only first-order gradients.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FLOOR = 1e-10
+"""Added to an intensity before its logarithm, and to a total before a division (as the original does)."""
+
+Biases = tuple[Tensor, Tensor, Tensor]
+"""What a trunk adds before each of its three ReLUs, each `event 1 units`."""
+
+
+class Prepared(NamedTuple):
+    """What the score network knows of each event before it sees a gap or a location."""
+
+    temporal: Biases
+    spatial: Biases
+    temporal_gate: Float[Tensor, "event 1 1"]
+    """Share of the temporal trunk in the first half of the location head's input (index 0 of `alpha_t`)."""
+    spatial_gate: Float[Tensor, "event 1 1"]
+    """Share of the temporal trunk in the second half (index 0 of `alpha_s`)."""
+
+
+class Score(NamedTuple):
+    """Scores of (gap, x, y) and the distribution of the mark at the given gap."""
+
+    score: Float[Tensor, "event sample 3"]
+    probability: Float[Tensor, "event sample mark"]
+
+
+def time_score(
+    intensity: Float[Tensor, "*point mark"], slope: Float[Tensor, "*point mark"], mark: Int[Tensor, "*point"] | None
+) -> Float[Tensor, "*point"]:
+    """Score of the gap given the mark: d/dt log intensity of that mark, minus the total intensity (paper, eq. 8)."""
+    index = torch.zeros_like(intensity[..., 0], dtype=torch.int64) if mark is None else mark
+    own, own_slope = (value.gather(-1, index[..., None])[..., 0] for value in (intensity, slope))
+    return own_slope / (own + FLOOR) - intensity.sum(-1)
+
+
+def mark_distribution(intensity: Float[Tensor, "*point mark"]) -> Float[Tensor, "*point mark"]:
+    """Probability of each mark given the gap: its share of the total intensity."""
+    return intensity / (intensity.sum(-1, keepdim=True) + FLOOR)
+
+
+def _trunk(inputs: int, units: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(size, units) for size in (inputs, units, units, units))
+
+
+def _gate(units: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(units, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 2)
+    )  # fmt: skip
+
+
+class ScoreNetwork(nn.Module):
+    """Intensities and scores of the next event.
+
+    Args:
+        width: width of one encoder branch.
+        units: width of the trunks.
+        num_marks: kinds of events; 1 means unmarked.
+    """
+
+    def __init__(self, width: int, units: int, num_marks: int) -> None:
+        super().__init__()
+        self.width, self.units, self.num_marks = width, units, num_marks
+        parts = 4 if num_marks > 1 else 3
+        self.temporal_trunk, self.spatial_trunk = _trunk(1, units), _trunk(2, units)
+        self.temporal_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
+        self.spatial_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
+        self.joint_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
+        self.gate_code = nn.Sequential(nn.Linear(parts * width, units), nn.ReLU(), nn.Linear(units, units))
+        self.temporal_gate, self.spatial_gate = _gate(units), _gate(units)
+        self.intensity_head = nn.ModuleList([nn.Linear(units, units), nn.Linear(units, num_marks)])
+        self.location_head = nn.ModuleList([nn.Linear(2 * units, units), nn.Linear(units, 2)])
+
+    def prepare(self, condition: Float[Tensor, "event condition"]) -> Prepared:
+        """Compute all that depends on the condition alone."""
+        temporal, spatial, joint, *mark = condition[:, None].split(self.width, dim=-1)
+        temporal = temporal + mark[0] if mark else temporal
+        shared = [layer(joint) for layer in self.joint_injection]
+        code = self.gate_code(condition[:, None])
+        return Prepared(
+            self._biases(self.temporal_trunk, self.temporal_injection, temporal, shared),
+            self._biases(self.spatial_trunk, self.spatial_injection, spatial, shared),
+            self.temporal_gate(code).softmax(-1)[..., :1],
+            self.spatial_gate(code).softmax(-1)[..., :1],
+        )
+
+    @staticmethod
+    def _biases(trunk: nn.ModuleList, injection: nn.ModuleList, part: Tensor, shared: list[Tensor]) -> Biases:
+        first, second, third = (
+            inject(part) + common + layer.bias
+            for inject, common, layer in zip(injection, shared, list(trunk)[:3], strict=True)
+        )
+        return first, second, third
+
+    def temporal(
+        self, gap: Float[Tensor, "event sample"], prepared: Prepared
+    ) -> tuple[Float[Tensor, "event sample units"], Float[Tensor, "event sample mark"]]:
+        """Output of the temporal trunk, and the intensity of each mark at the gap."""
+        hidden = _first(gap[..., None], self.temporal_trunk[0], prepared.temporal[0])
+        for layer, bias in zip(list(self.temporal_trunk)[1:3], prepared.temporal[1:], strict=True):
+            hidden = F.linear(hidden, layer.weight).add_(bias).relu_()
+        trunk = self.temporal_trunk[3](hidden)
+        return trunk, F.softplus(self.intensity_head[1](self.intensity_head[0](trunk).relu_()))
+
+    def temporal_with_slope(
+        self, gap: Float[Tensor, "event sample"], prepared: Prepared
+    ) -> tuple[
+        Float[Tensor, "event sample units"], Float[Tensor, "event sample mark"], Float[Tensor, "event sample mark"]
+    ]:
+        """As `temporal`, and the derivative of each intensity with respect to the gap (forward mode)."""
+        first, *_, last = self.temporal_trunk
+        head, output = self.intensity_head
+        hidden = _first(gap[..., None], first, prepared.temporal[0])
+        tangent = _pass_where_active(first.weight[:, 0].expand_as(hidden), hidden)
+        for layer, bias in zip(list(self.temporal_trunk)[1:3], prepared.temporal[1:], strict=True):
+            hidden = F.linear(hidden, layer.weight).add_(bias).relu_()
+            tangent = _pass_where_active(F.linear(tangent, layer.weight), hidden)
+        trunk = last(hidden)
+        hidden = head(trunk).relu_()
+        # The value of the trunk is needed again for the location, its tangent is not: one product in place of two.
+        tangent = _pass_where_active(F.linear(tangent, head.weight @ last.weight), hidden)
+        before = output(hidden)
+        return trunk, F.softplus(before), torch.sigmoid(before) * F.linear(tangent, output.weight)
+
+    def spatial(
+        self, location: Float[Tensor, "event sample 2"], prepared: Prepared
+    ) -> Float[Tensor, "event sample units"]:
+        """Output of the spatial trunk."""
+        hidden = _first(location, self.spatial_trunk[0], prepared.spatial[0])
+        for layer, bias in zip(list(self.spatial_trunk)[1:3], prepared.spatial[1:], strict=True):
+            hidden = F.linear(hidden, layer.weight).add_(bias).relu_()
+        return self.spatial_trunk[3](hidden)
+
+    def location_score(
+        self,
+        temporal: Float[Tensor, "event sample units"],
+        spatial: Float[Tensor, "event sample units"],
+        prepared: Prepared,
+    ) -> Float[Tensor, "event sample 2"]:
+        """Score of the location from the outputs of both trunks; it does not depend on the mark."""
+        head, output = self.location_head
+        first, second = head.weight.split(self.units, dim=1)
+        hidden = F.linear(torch.lerp(spatial, temporal, prepared.temporal_gate), first, head.bias)
+        hidden += F.linear(torch.lerp(spatial, temporal, prepared.spatial_gate), second)
+        return output(hidden.relu_())
+
+    def forward(
+        self, x: Float[Tensor, "event sample 3"], mark: Int[Tensor, "event sample"] | None, prepared: Prepared
+    ) -> Score:
+        """Score of (gap, x, y) in box units, given the marks (None when unmarked)."""
+        trunk, intensity, slope = self.temporal_with_slope(x[..., 0], prepared)
+        location = self.location_score(trunk, self.spatial(x[..., 1:], prepared), prepared)
+        gap = time_score(intensity, slope, mark)
+        return Score(torch.cat([gap[..., None], location], dim=-1), mark_distribution(intensity))
+
+
+def _first(value: Tensor, layer: nn.Module, bias: Tensor) -> Tensor:
+    return F.linear(value, layer.weight).add_(bias).relu_()
+
+
+def _pass_where_active(tangent: Tensor, hidden: Tensor) -> Tensor:
+    """Derivative of a ReLU: the tangent where its output is positive, zero elsewhere."""
+    return torch.where(hidden > 0, tangent, 0.0)
