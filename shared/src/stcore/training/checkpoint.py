@@ -24,7 +24,7 @@ from stcore.errors import UserError
 from stcore.files import replace_durably, write_all
 
 FORMAT = "stcore-checkpoint-1"
-MAX_HEADER_BYTES = 64 << 20
+MAX_HEADER_BYTES = 16 << 20
 _CHUNK = 4 << 20
 _UNSIGNED = "0" * 64
 _DTYPES = {
@@ -116,14 +116,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _read(path: Path, file: Any) -> Checkpoint:
     header, facts = _read_header(path, file)
+    try:
+        extents = list(_extents(path, header, os.fstat(file.fileno()).st_size - file.tell()))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise _damaged(path, "the header describes no tensors") from None
     stored: dict[str, Tensor] = {}
-    for name, begin, end, dtype, shape in _extents(path, header, os.fstat(file.fileno()).st_size - file.tell()):
+    for name, begin, end, dtype, shape in extents:
         data = bytearray(end - begin)
         if file.readinto(data) != len(data) or hashlib.sha256(data).hexdigest() != facts["digests"].get(name):
             raise _damaged(path, f"tensor '{name}' does not match its digest")
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         stored[name] = flat.reshape(shape)
-    tensors = stored | {alias: stored[name] for alias, name in facts["aliases"].items()}
+    tensors = stored | {alias: stored[name] for alias, name in facts["aliases"].items() if name in stored}
     return Checkpoint(path, tensors, facts["metadata"])
 
 
@@ -143,9 +147,15 @@ def _read_header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, Any]]
     unsigned = (prefix + body).replace(str(signature).encode(), _UNSIGNED.encode(), 1)
     if hashlib.sha256(unsigned).hexdigest() != signature:
         raise _damaged(path, "the header does not match its digest")
-    facts = cast("dict[str, Any]", json.loads(text))
-    if facts["format"] != FORMAT:
-        raise UserError(f"{path}: checkpoint format {facts['format']!r}; expected {FORMAT!r}, use the version it names")
+    try:
+        facts = cast("dict[str, Any]", json.loads(text))
+        version, _, _, _ = (facts[key] for key in ("format", "metadata", "digests", "aliases"))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise _damaged(path, "the header lacks the facts of a checkpoint") from None
+    if version != FORMAT:
+        raise UserError(
+            f"{path}: checkpoint format {version!r}; expected {FORMAT!r}; read it with the stcore it is from"
+        )
     return header, facts
 
 
@@ -193,7 +203,7 @@ def _without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 def _bytes(tensor: Tensor) -> memoryview:
     if sys.byteorder != "little":
         raise RuntimeError("checkpoints are little-endian; this machine is not")
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+    return memoryview(cast(Any, tensor.reshape(-1).view(torch.uint8).numpy())) if tensor.numel() else memoryview(b"")
 
 
 def _damaged(path: Path, what: str) -> UserError:
