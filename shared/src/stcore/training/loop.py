@@ -285,7 +285,7 @@ class _Loop:
 
     def backward(self, parts: int) -> tuple[dict[str, float], Indices]:
         """Accumulate gradients over `parts` batches; return sums over batches and ranks, and the samples."""
-        sums: dict[str, Tensor] = {"stop": torch.tensor(float(self.stop.number or 0))}
+        sums: dict[str, Tensor] = {}
         seen: list[Indices] = []
         alone = parts == 1 and self.ranks == 1
         for part in range(parts):
@@ -299,6 +299,8 @@ class _Loop:
                 self.accelerator.backward(loss.total if alone else loss.total * weight)
             for name, value in {"weight": torch.tensor(1.0), "loss": loss.total, **loss.parts}.items():
                 sums[name] = sums.get(name, torch.tensor(0.0)) + value.detach().double().cpu() * weight
+        # A signal may reach one rank only, so the wish to stop travels with the losses.
+        sums["stop"] = torch.tensor(float(self.stop.number or 0))
         return sum_over_ranks(sums, largest=("stop",), ranks=self.ranks, device=self.device), np.concatenate(seen)
 
     def clip(self) -> float:
