@@ -289,7 +289,7 @@ def _parse_once(kind: Any, tokens: Sequence[str], prog: str, default: Any) -> An
             return tyro.cli(kind, args=list(tokens), prog=prog, config=markers, **known)
     except SystemExit as stop:
         if stop.code not in (0, None):
-            raise UserError(_unboxed(complained.getvalue())) from None
+            raise UserError(_unboxed(complained.getvalue(), prog)) from None
         _write(printed.getvalue().rstrip())
         return None
     finally:
@@ -299,12 +299,14 @@ def _parse_once(kind: Any, tokens: Sequence[str], prog: str, default: Any) -> An
             os.environ["COLUMNS"] = columns
 
 
-def _unboxed(box: str) -> str:
-    """Make one line of the framed complaint that tyro prints."""
+def _unboxed(box: str, prog: str) -> str:
+    """Make one line of the framed complaint that tyro prints: title, frame and the hint at --help go."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │|╭╮╰╯─┌┐└┘+") for line in plain.splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith("For full helptext"))
-    return re.sub(r"\s+", " ", text) or "the command line cannot be understood; see --help"
+    lines = [re.sub(r"[-─]{4,}", "", line.strip(" │|╭╮╰╯├┤")).strip() for line in plain.splitlines()]
+    wanted = [line for line in lines[1:] if line and not line.startswith(("For full helptext", f"{prog} --help"))]
+    # Our own errors name the field already, and the help of a field is a --help away.
+    text = re.sub(r"Error parsing settings[\w.]*: | Argument helptext: .*", "", " ".join(wanted))
+    return f"{prog}: {text.rstrip('.') or 'cannot be understood'}; see {prog} --help"
 
 
 def _find_command(program: Program, arguments: list[str]) -> tuple[str, list[str]]:

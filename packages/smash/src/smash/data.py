@@ -1,0 +1,202 @@
+"""From events to what the model sees, and back: gap features, scaling fitted on the training part, batches.
+
+Preprocessing follows the original (github.com/zichongli5/SMASH, `dataset.py` and `app.py`) but for its leak: the
+constants come from the training part alone, and values outside the fitted range are left outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smash.config import TrainConfig
+from smash.model import Batch
+from stcore.errors import UserError
+from stcore.events import EventSequences
+from stcore.sampling import Indices, derive_seed, length_batches, random_stream
+from stcore.scaling import LogTransform, MinMaxScaler
+
+GAP_FLOOR = 1e-4
+"""Smallest gap whose logarithm is taken, in the data's unit of time, as in the original."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """How events of one training set become numbers near [0, 1], and samples become events again."""
+
+    scaler: MinMaxScaler
+    """Over the columns (gap feature, x, y)."""
+    log_gap: bool
+    mark_names: tuple[str, ...]
+    """Names of the marks in the order of their numbers; empty for unmarked events."""
+    time_unit: str
+    coordinates: str
+
+    @classmethod
+    def fit(cls, train: EventSequences, *, log_gap: bool) -> Features:
+        """Fit the scaling on the training part.
+
+        Raises:
+            UserError: a column is constant, so there is nothing to scale by.
+        """
+        columns = np.column_stack([_gap_feature(train.gaps(), log_gap), train.location])
+        for name, column in zip(("gap", "x", "y"), columns.T, strict=True):
+            if column.min() == column.max():
+                raise UserError(f"training part: every {name} is {column[0]:g}; expected a {name} that varies")
+        return cls(MinMaxScaler.fit(columns), log_gap, train.mark_names, train.time_unit, train.coordinates)
+
+    @property
+    def num_marks(self) -> int:
+        """Kinds of events; 1 for unmarked ones and for a single mark, which is no choice."""
+        return max(1, len(self.mark_names))
+
+    def encode(self, events: EventSequences) -> EncodedEvents:
+        """Turn events into features.
+
+        Raises:
+            UserError: the events have marks that training did not, or none where it had some.
+        """
+        columns = np.column_stack([_gap_feature(events.gaps(), self.log_gap), events.location])
+        unit = self.scaler.transform(columns)
+        return EncodedEvents(
+            time=torch.from_numpy(events.time.astype(np.float32)),
+            gap=torch.from_numpy(unit[:, 0].astype(np.float32)),
+            location=torch.from_numpy(unit[:, 1:].astype(np.float32)),
+            mark=None if self.num_marks == 1 else torch.from_numpy(self._known_marks(events)),
+            offsets=events.offsets,
+        )
+
+    def gap(self, unit: Tensor) -> Tensor:
+        """Turn normalised gaps into gaps in the data's unit of time, in float64."""
+        low, high = float(self.scaler.low[0]), float(self.scaler.high[0])
+        feature = unit.double() * (high - low) + low
+        return feature.exp() if self.log_gap else feature
+
+    def location(self, unit: Tensor) -> Tensor:
+        """Turn normalised locations into coordinates, in float64."""
+        low, high = (torch.from_numpy(bound[1:]).to(unit.device) for bound in (self.scaler.low, self.scaler.high))
+        return unit.double() * (high - low) + low
+
+    def gap_unit(self, gap: Tensor) -> Tensor:
+        """Normalise gaps, in float64."""
+        low, high = float(self.scaler.low[0]), float(self.scaler.high[0])
+        feature = gap.double().clamp_min(GAP_FLOOR).log() if self.log_gap else gap.double()
+        return (feature - low) / (high - low)
+
+    def constants(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint keeps."""
+        return {f"scaler/{name}": torch.from_numpy(value) for name, value in self.scaler.state().items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts that a checkpoint keeps."""
+        return {
+            "log_gap": self.log_gap,
+            "mark_names": list(self.mark_names),
+            "time_unit": self.time_unit,
+            "coordinates": self.coordinates,
+        }
+
+    @classmethod
+    def restore(cls, constants: dict[str, Tensor], facts: dict[str, Any]) -> Features:
+        """Rebuild what `constants` and `facts` kept."""
+        state = {name.removeprefix("scaler/"): value.numpy() for name, value in constants.items()}
+        return cls(MinMaxScaler.from_state(state), facts["log_gap"], tuple(facts["mark_names"]), facts["time_unit"],
+                   facts["coordinates"])  # fmt: skip
+
+    def _known_marks(self, events: EventSequences) -> NDArray[np.int64]:
+        if events.mark is None:
+            raise UserError(f"events: no marks; expected marks out of {', '.join(self.mark_names)}, as in training")
+        number = {name: index for index, name in enumerate(self.mark_names)}
+        used = np.unique(events.mark)
+        unknown = [events.mark_names[index] for index in used if events.mark_names[index] not in number]
+        if unknown:
+            known = ", ".join(self.mark_names)
+            raise UserError(f"events: mark {unknown[0]!r} was not seen in training; expected one of {known}")
+        table = np.array([number.get(name, 0) for name in events.mark_names], dtype=np.int64)
+        return table[events.mark]
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedEvents:
+    """Features of all events, flat; sequence i is the slice `offsets[i]:offsets[i + 1]`."""
+
+    time: Tensor
+    gap: Tensor
+    location: Tensor
+    mark: Tensor | None
+    offsets: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.offsets)
+
+    def batch(self, ids: Indices) -> Batch:
+        """Pad the sequences `ids` on the right with zeros."""
+        lengths = torch.from_numpy(self.lengths[ids])
+        return Batch(*(self._padded(column, ids) for column in (self.time, self.gap, self.location)),
+                     None if self.mark is None else self._padded(self.mark, ids), lengths)  # fmt: skip
+
+    def _padded(self, column: Tensor, ids: Indices) -> Tensor:
+        rows = [column[self.offsets[i] : self.offsets[i + 1]] for i in ids]
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatches:
+    """The batches of an epoch with their noise, for the training loop.
+
+    The noise of a sequence depends on seed, epoch and sequence alone, so neither batches nor processes change it.
+    """
+
+    events: EncodedEvents
+    sequence_id: tuple[str, ...]
+    config: TrainConfig
+
+    def order(self, epoch: int) -> list[Indices]:
+        data = self.config.data
+        return length_batches(self.events.lengths, seed=self.config.seed, epoch=epoch,
+                              max_samples=data.batch_sequences, max_tokens=data.batch_tokens)  # fmt: skip
+
+    def load(self, epoch: int, ids: Indices) -> tuple[Batch, Tensor]:
+        return self.events.batch(ids), draws(self.events, ids, self.config, "noise", epoch)
+
+    def names(self, ids: Indices) -> list[str]:
+        return [self.sequence_id[i] for i in ids]
+
+
+def draws(events: EncodedEvents, ids: Indices, config: TrainConfig, *stream: str | int) -> Tensor:
+    """Return standard normal draws (target, perturbation, 3) for the predicted events of the sequences `ids`."""
+    count = config.loss.perturbations
+    rows = [
+        random_stream(config.seed, *stream, int(i)).standard_normal((max(0, length - 1), count, 3), dtype=np.float32)
+        for i, length in zip(ids, events.lengths[ids], strict=True)
+    ]
+    return torch.from_numpy(np.concatenate(rows))
+
+
+def consecutive(lengths: NDArray[np.int64], *, max_tokens: int) -> Iterator[Indices]:
+    """Cut sequences into batches in the order of the data, within `max_tokens` padded events each."""
+    start = 0
+    longest = 0
+    for stop, length in enumerate(lengths):
+        longest = max(longest, int(length))
+        if stop > start and longest * (stop - start + 1) > max_tokens:
+            yield np.arange(start, stop)
+            start, longest = stop, int(length)
+    if start < len(lengths):
+        yield np.arange(start, len(lengths))
+
+
+def event_seed(seed: int, sequence_id: str, event: int) -> int:
+    """Return the seed of the samples of one event: a function of its name, not of its place in a batch."""
+    return derive_seed(seed, "samples", sequence_id, event)
+
+
+def _gap_feature(gaps: NDArray[np.float64], log_gap: bool) -> NDArray[np.float64]:
+    return LogTransform(GAP_FLOOR).transform(gaps) if log_gap else gaps

@@ -1,0 +1,120 @@
+"""The options of smash's commands. No torch: `--help` and `config check` read this and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from smash.config import PRESETS, DataConfig, SamplerConfig, TrainConfig
+from stcore import cli
+from stcore.readers.options import EventReadOptions
+
+DEFAULT_PRESET = "earthquake"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(cli.TrainOptions):
+    """Train a model; every field of the configuration is a flag."""
+
+    settings: Annotated[TrainConfig, arg(name="")] = field(default_factory=lambda: PRESETS[DEFAULT_PRESET])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecastOptions(cli.CommonOptions):
+    """What a trained run is to be applied to. Data and sampler default to those of the run."""
+
+    run: Positional[Path]
+    """A run, or one of its checkpoint files."""
+    data: DataConfig = field(default_factory=DataConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    seed: int = 1234
+    """Seed of the samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ForecastOptions):
+    """Score one-step forecasts beside naive ones."""
+
+    part: Literal["train", "val", "test"] = "test"
+    """Which part to score; a single file given with --data is scored whole."""
+    legacy: bool = True
+    """Also compute the figures of the paper (`legacy_*`)."""
+    figures: bool = True
+    """Also draw the figures."""
+    out: Path | None = None
+    """Folder for metrics.json and figures; by default the run's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictOptions(ForecastOptions):
+    """Forecast the next event: quantiles of its time, regions of its place, probabilities of its mark."""
+
+    out: Path
+    """File to write: .csv or .parquet."""
+    at: Literal["last", "every"] = "last"
+    """`last`: the event after the end of each sequence; `every`: each event after the first, from those before it."""
+    levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
+    """Levels of the quantiles."""
+    region_levels: tuple[float, ...] = (0.5, 0.9)
+    """Shares of the location's probability inside the regions."""
+    regions: Path | None = None
+    """File for the regions as GeoJSON polygons."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(ForecastOptions):
+    """Draw samples of the next event and write them all."""
+
+    out: Path
+    """File to write: .parquet, .csv or .safetensors."""
+    at: Literal["last", "every"] = "last"
+    """`last`: the event after the end of each sequence; `every`: each event after the first, from those before it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedOptions(ForecastOptions):
+    """Time the samplers."""
+
+    events: int = 256
+    """Events to sample."""
+    modes: tuple[Literal["exact", "batched", "reference"], ...] = ("exact", "batched", "reference")
+    """Samplers to time."""
+    repeats: int = 3
+    """Timed repeats after one that is not counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertOptions(cli.ConvertOptions):
+    """Turn a file of the original implementation into ours."""
+
+    heads: int = 4
+    """Attention heads of the original model; its weights do not tell."""
+    preset: str = DEFAULT_PRESET
+    """Noise levels, sampler and gap transform of a converted checkpoint."""
+    data: DataConfig = field(default_factory=DataConfig)
+    """Training data of a converted checkpoint, whose scaling it needs; by default the preset's."""
+    legacy_masks: bool = False
+    """Keep the original's way of inferring padding from the data."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(cli.CommonOptions):
+    """Look at a data set."""
+
+    data: EventReadOptions = field(default_factory=EventReadOptions)
+    seed: int = 0
+    """Not used; accepted everywhere."""
+
+
+def forecast_defaults(options: Any) -> Any:
+    """Take data, sampler and seed from the run that is applied."""
+    config = cli.run_config(TrainConfig, cli.run_of(options.run))
+    return replace(options, data=config.data, sampler=config.sampler, seed=config.seed)
+
+
+def convert_defaults(options: ConvertOptions) -> ConvertOptions:
+    """Take the data source from the preset."""
+    return replace(options, data=cli.pick_preset(PRESETS, options.preset).data)
