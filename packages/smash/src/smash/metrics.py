@@ -157,7 +157,7 @@ def _gap_scores(
 ) -> dict[str, Tensor]:
     drawn = samples.double()
     result = {
-        "gap_crps": scores.crps(drawn, gap),
+        "gap_crps": scores.crps(drawn, gap, fair=True),
         "gap_pinball": scores.pinball(drawn, gap, levels).mean(1),
         "gap_error_median": scores.absolute_error(scores.quantiles(drawn, levels.new_tensor([0.5]))[:, 0], gap),
         "gap_error_mean": scores.absolute_error(drawn.mean(1), gap),
@@ -181,7 +181,7 @@ def _location_scores(
     at_truth = density_at(kernel, location[:, None, :])
     at_samples = leave_one_out(kernel)
     result = {
-        "location_energy": scores.energy_score(drawn, location),
+        "location_energy": scores.energy_score(drawn, location, fair=True),
         "location_error_median": scores.distance(scores.geometric_median(drawn), location),
         "location_error_mean": scores.distance(drawn.mean(1), location),
         "location_covered": calibration.covered_by_rank(at_samples, at_truth[:, 0], levels),

@@ -104,8 +104,8 @@ def _confidence_error(name: str, meaning: str, confidence: str, correct: str, ba
 def _figures(levels: tuple[float, ...]) -> list[_Figure]:
     """List the rows in the order of the table."""
     return [
-        _mean("gap_crps", "gap", "continuous ranked probability score of the gap", "gap_crps"),
-        _mean("location_energy", "location", "energy score of the location", "location_energy"),
+        _mean("gap_crps", "gap", "continuous ranked probability score of the gap, unbiased", "gap_crps"),
+        _mean("location_energy", "location", "energy score of the location, unbiased", "location_energy"),
         _mean("mark_log_loss", "nats", "log loss of the mark", "mark_log_loss"),
         _mean("mark_brier", "1", "Brier score of the mark", "mark_brier"),
         _mean("gap_pinball", "gap", "pinball loss of the gap, mean over the levels", "gap_pinball"),
