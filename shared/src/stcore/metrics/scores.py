@@ -112,17 +112,20 @@ def geometric_median(
     """Find the point with the least mean distance to the samples: the point forecast the mean distance asks for.
 
     Weiszfeld's iteration from the coordinate-wise median, each distance rounded off within 1e-9 of the event's spread
-    so that an iterate may sit on a sample. Stops when every event moves less than `tolerance` times its spread.
+    so that an iterate may sit on a sample. An event stops once it moves less than `tolerance` times its spread,
+    whatever the others do.
     """
     points = samples.double()
     spread = torch.linalg.vector_norm(points.std(dim=1, correction=0), dim=-1)
     soften = (1e-9 * spread).square().clamp_min(1e-300)[:, None]
     centre = points.median(dim=1).values
+    settled = spread <= 0.0
     for _ in range(max_steps):
         weight = ((points - centre[:, None, :]).square().sum(-1) + soften).rsqrt()
         moved = (weight[:, :, None] * points).sum(1) / weight.sum(1, keepdim=True)
         step = torch.linalg.vector_norm(moved - centre, dim=-1)
-        centre = moved
-        if bool((step <= tolerance * spread).all()):
+        centre = torch.where(settled[:, None], centre, moved)
+        settled |= ~(step > tolerance * spread)
+        if bool(settled.all()):
             break
     return centre
