@@ -37,18 +37,21 @@ LAYER = {
     "feed_forward_norm": "pos_ffn.layer_norm",
 }
 PROJECTIONS = ("w_qs", "w_ks", "w_vs")
-TRUNKS = {"temporal_trunk": "linears_temporal", "spatial_trunk": "linears_spatial"}
 INJECTIONS = {
     "temporal_injection": "cond_temporal",
     "spatial_injection": "cond_spatial",
     "joint_injection": "cond_joint",
 }
-GATES = {
-    "temporal_gate": ("linear_t", (0, 2, 4)),
-    "spatial_gate": ("linear_s", (0, 2, 4)),
-    "gate_code": ("cond_all", (0, 2)),
+PERCEPTRONS = {
+    "temporal_trunk": ("linears_temporal", 4),
+    "spatial_trunk": ("linears_spatial", 4),
+    "temporal_gate": ("linear_t", 3),
+    "spatial_gate": ("linear_s", 3),
+    "gate_code": ("cond_all", 2),
+    "intensity_head": ("output_intensity", 2),
+    "location_head": ("output_score", 2),
 }
-HEADS = {"intensity_head": "output_intensity", "location_head": "output_score"}
+"""Linear layers of each; the original numbers the ReLUs between them too."""
 
 
 class Converted(NamedTuple):
@@ -81,13 +84,12 @@ def pairs(config: ModelConfig, *, num_marks: int) -> Iterator[tuple[str, tuple[s
         for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
             yield f"{ours}.recurrence.{name}", (f"{theirs}.rnn.{name}",)
         yield from ((f"{ours}.projection.{p}", (f"{theirs}.projection.{p}",)) for p in both)
-    for ours, theirs in (TRUNKS | HEADS).items():
-        for i in range(2 if ours in HEADS else 4):
-            yield from ((f"score.{ours}.{i}.{p}", (f"decoder.model.{theirs}.{2 * i}.{p}",)) for p in both)
     for ours, theirs in INJECTIONS.items():
         yield from ((f"score.{ours}.{i}.{p}", (f"decoder.model.{theirs}.{i}.{p}",)) for i in range(3) for p in both)
-    for ours, (theirs, indices) in GATES.items():
-        yield from ((f"score.{ours}.{i}.{p}", (f"decoder.model.{theirs}.{i}.{p}",)) for i in indices for p in both)
+    for ours, (theirs, count) in PERCEPTRONS.items():
+        yield from (
+            (f"score.{ours}.{i}.{p}", (f"decoder.model.{theirs}.{2 * i}.{p}",)) for i in range(count) for p in both
+        )
 
 
 def infer(state: Mapping[str, Tensor], *, heads: int = 4) -> tuple[ModelConfig, int]:
@@ -98,7 +100,7 @@ def infer(state: Mapping[str, Tensor], *, heads: int = 4) -> tuple[ModelConfig, 
         if found is None or len(found) != rank or 0 in found:
             what = "missing" if found is None else f"of shape {found}"
             raise UserError(
-                f"checkpoint: parameter {name!r} is {what}; expected the state of the original SMASH model, {rank} axes here"
+                f"checkpoint: parameter {name!r} is {what}; expected the original SMASH model's, with {rank} axes"
             )
         return found
 

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from smash.attention import attend_causally
 from smash.config import ModelConfig
 
 HIDDEN_LOGIT = -1e9
@@ -72,14 +73,11 @@ class AttentionLayer(nn.Module):
             rearrange(part, "sequence event (head width) -> sequence head event width", head=self.heads)
             for part in self.query_key_value(x).split(self.splits, dim=-1)
         )
-        attended = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=masks.bias if masks else None,
-            is_causal=masks is None,
-            dropout_p=self.dropout.p if self.training else 0.0,
-        )
+        dropout = self.dropout.p if self.training else 0.0
+        if masks:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=masks.bias, dropout_p=dropout)
+        else:
+            attended = attend_causally(query, key, value, dropout=dropout)
         attended = rearrange(attended, "sequence head event width -> sequence event (head width)")
         x = self.attention_norm(x + self.dropout(self.output(attended)))
         if masks:

@@ -14,7 +14,7 @@ from smash.encoder import HistoryEncoder, LegacyMasks
 from smash.loss import LossTerms, score_matching
 from smash.score import ScoreNetwork
 
-CHUNK_ROWS = 4096
+CHUNK_ROWS = 8192
 """Perturbed targets that go through the score network at once in training, so that activations stay in cache."""
 
 

@@ -9,6 +9,7 @@ tangent instead of being taken by autograd, so that training needs only first-or
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,6 +42,22 @@ class Score(NamedTuple):
     probability: Float[Tensor, "event sample mark"]
 
 
+def linear(
+    x: Float[Tensor, "event sample input"],
+    weight: Float[Tensor, "output input"],
+    bias: Float[Tensor, "output"] | None = None,
+) -> Float[Tensor, "event sample output"]:
+    """Apply a linear layer; without gradients as one product per event.
+
+    One large product may round a row differently in a batch of another size. Sampling must not depend on how events
+    are grouped, so there every event has a product of its own shape.
+    """
+    if torch.is_grad_enabled():
+        return F.linear(x, weight, bias)
+    weights = weight.mT.expand(len(x), *weight.mT.shape)
+    return torch.bmm(x, weights) if bias is None else torch.baddbmm(bias, x, weights)
+
+
 def time_score(
     intensity: Float[Tensor, "*point mark"], slope: Float[Tensor, "*point mark"], mark: Int[Tensor, "*point"] | None
 ) -> Float[Tensor, "*point"]:
@@ -55,14 +72,16 @@ def mark_distribution(intensity: Float[Tensor, "*point mark"]) -> Float[Tensor, 
     return intensity / (intensity.sum(-1, keepdim=True) + FLOOR)
 
 
-def _trunk(inputs: int, units: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(size, units) for size in (inputs, units, units, units))
+def _chain(*sizes: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
 
 
-def _gate(units: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(units, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 2)
-    )  # fmt: skip
+def _perceptron(x: Tensor, layers: nn.ModuleList) -> Tensor:
+    first, *others = layers
+    x = linear(x, first.weight, first.bias)
+    for layer in others:
+        x = linear(x.relu_(), layer.weight, layer.bias)
+    return x
 
 
 class ScoreNetwork(nn.Module):
@@ -78,32 +97,32 @@ class ScoreNetwork(nn.Module):
         super().__init__()
         self.width, self.units, self.num_marks = width, units, num_marks
         parts = 4 if num_marks > 1 else 3
-        self.temporal_trunk, self.spatial_trunk = _trunk(1, units), _trunk(2, units)
+        self.temporal_trunk, self.spatial_trunk = _chain(1, *[units] * 4), _chain(2, *[units] * 4)
         self.temporal_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
         self.spatial_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
         self.joint_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
-        self.gate_code = nn.Sequential(nn.Linear(parts * width, units), nn.ReLU(), nn.Linear(units, units))
-        self.temporal_gate, self.spatial_gate = _gate(units), _gate(units)
-        self.intensity_head = nn.ModuleList([nn.Linear(units, units), nn.Linear(units, num_marks)])
-        self.location_head = nn.ModuleList([nn.Linear(2 * units, units), nn.Linear(units, 2)])
+        self.gate_code = _chain(parts * width, units, units)
+        self.temporal_gate, self.spatial_gate = _chain(units, units, units, 2), _chain(units, units, units, 2)
+        self.intensity_head = _chain(units, units, num_marks)
+        self.location_head = _chain(2 * units, units, 2)
 
     def prepare(self, condition: Float[Tensor, "event condition"]) -> Prepared:
         """Compute all that depends on the condition alone."""
         temporal, spatial, joint, *mark = condition[:, None].split(self.width, dim=-1)
         temporal = temporal + mark[0] if mark else temporal
-        shared = [layer(joint) for layer in self.joint_injection]
-        code = self.gate_code(condition[:, None])
+        shared = [linear(joint, layer.weight, layer.bias) for layer in self.joint_injection]
+        code = _perceptron(condition[:, None], self.gate_code)
         return Prepared(
             self._biases(self.temporal_trunk, self.temporal_injection, temporal, shared),
             self._biases(self.spatial_trunk, self.spatial_injection, spatial, shared),
-            self.temporal_gate(code).softmax(-1)[..., :1],
-            self.spatial_gate(code).softmax(-1)[..., :1],
+            _perceptron(code, self.temporal_gate).softmax(-1)[..., :1],
+            _perceptron(code, self.spatial_gate).softmax(-1)[..., :1],
         )
 
     @staticmethod
     def _biases(trunk: nn.ModuleList, injection: nn.ModuleList, part: Tensor, shared: list[Tensor]) -> Biases:
         first, second, third = (
-            inject(part) + common + layer.bias
+            linear(part, inject.weight, inject.bias) + common + layer.bias
             for inject, common, layer in zip(injection, shared, list(trunk)[:3], strict=True)
         )
         return first, second, third
@@ -114,9 +133,10 @@ class ScoreNetwork(nn.Module):
         """Output of the temporal trunk, and the intensity of each mark at the gap."""
         hidden = _first(gap[..., None], self.temporal_trunk[0], prepared.temporal[0])
         for layer, bias in zip(list(self.temporal_trunk)[1:3], prepared.temporal[1:], strict=True):
-            hidden = F.linear(hidden, layer.weight).add_(bias).relu_()
-        trunk = self.temporal_trunk[3](hidden)
-        return trunk, F.softplus(self.intensity_head[1](self.intensity_head[0](trunk).relu_()))
+            hidden = linear(hidden, layer.weight).add_(bias).relu_()
+        last = self.temporal_trunk[3]
+        trunk = linear(hidden, last.weight, last.bias)
+        return trunk, F.softplus(_perceptron(trunk, self.intensity_head))
 
     def temporal_with_slope(
         self, gap: Float[Tensor, "event sample"], prepared: Prepared
@@ -129,14 +149,14 @@ class ScoreNetwork(nn.Module):
         hidden = _first(gap[..., None], first, prepared.temporal[0])
         tangent = _pass_where_active(first.weight[:, 0].expand_as(hidden), hidden)
         for layer, bias in zip(list(self.temporal_trunk)[1:3], prepared.temporal[1:], strict=True):
-            hidden = F.linear(hidden, layer.weight).add_(bias).relu_()
-            tangent = _pass_where_active(F.linear(tangent, layer.weight), hidden)
-        trunk = last(hidden)
-        hidden = head(trunk).relu_()
+            hidden = linear(hidden, layer.weight).add_(bias).relu_()
+            tangent = _pass_where_active(linear(tangent, layer.weight), hidden)
+        trunk = linear(hidden, last.weight, last.bias)
+        hidden = linear(trunk, head.weight, head.bias).relu_()
         # The value of the trunk is needed again for the location, its tangent is not: one product in place of two.
-        tangent = _pass_where_active(F.linear(tangent, head.weight @ last.weight), hidden)
-        before = output(hidden)
-        return trunk, F.softplus(before), torch.sigmoid(before) * F.linear(tangent, output.weight)
+        tangent = _pass_where_active(linear(tangent, head.weight @ last.weight), hidden)
+        before = linear(hidden, output.weight, output.bias)
+        return trunk, F.softplus(before), torch.sigmoid(before) * linear(tangent, output.weight)
 
     def spatial(
         self, location: Float[Tensor, "event sample 2"], prepared: Prepared
@@ -144,8 +164,9 @@ class ScoreNetwork(nn.Module):
         """Output of the spatial trunk."""
         hidden = _first(location, self.spatial_trunk[0], prepared.spatial[0])
         for layer, bias in zip(list(self.spatial_trunk)[1:3], prepared.spatial[1:], strict=True):
-            hidden = F.linear(hidden, layer.weight).add_(bias).relu_()
-        return self.spatial_trunk[3](hidden)
+            hidden = linear(hidden, layer.weight).add_(bias).relu_()
+        last = self.spatial_trunk[3]
+        return linear(hidden, last.weight, last.bias)
 
     def location_score(
         self,
@@ -156,9 +177,9 @@ class ScoreNetwork(nn.Module):
         """Score of the location from the outputs of both trunks; it does not depend on the mark."""
         head, output = self.location_head
         first, second = head.weight.split(self.units, dim=1)
-        hidden = F.linear(torch.lerp(spatial, temporal, prepared.temporal_gate), first, head.bias)
-        hidden += F.linear(torch.lerp(spatial, temporal, prepared.spatial_gate), second)
-        return output(hidden.relu_())
+        hidden = linear(torch.lerp(spatial, temporal, prepared.temporal_gate), first, head.bias)
+        hidden += linear(torch.lerp(spatial, temporal, prepared.spatial_gate), second)
+        return linear(hidden.relu_(), output.weight, output.bias)
 
     def forward(
         self, x: Float[Tensor, "event sample 3"], mark: Int[Tensor, "event sample"] | None, prepared: Prepared
@@ -171,9 +192,9 @@ class ScoreNetwork(nn.Module):
 
 
 def _first(value: Tensor, layer: nn.Module, bias: Tensor) -> Tensor:
-    return F.linear(value, layer.weight).add_(bias).relu_()
+    return linear(value, layer.weight).add_(bias).relu_()
 
 
 def _pass_where_active(tangent: Tensor, hidden: Tensor) -> Tensor:
     """Derivative of a ReLU: the tangent where its output is positive, zero elsewhere."""
-    return torch.where(hidden > 0, tangent, 0.0)
+    return torch.ops.aten.threshold_backward(tangent, hidden, 0.0)  # one pass; `where` makes a mask first

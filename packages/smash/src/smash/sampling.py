@@ -1,0 +1,188 @@
+"""Draw the next event given the history: the closed-form sampler and the original's chain.
+
+Three modes (`smash.config.SamplerConfig.mode`):
+
+* `exact`: the gap by inverting its closed-form law on a grid, the mark from its distribution at that gap, a Tweedie
+  step on the gap, the mark again at the denoised gap, then a short Langevin chain on the location alone.
+* `batched`: the original's chain (Li et al., ICML 2024, algorithm 1) for all samples at once, weights merged.
+* `reference`: the original's chain stage by stage with the network as trained.
+
+Every event has its own seed, and products of its own shape: the samples of an event do not depend on the other
+events, on the order, or on the size of the chunks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from smash.chain import FrozenEvaluator, PlainEvaluator, State, finish, restart, start, walk
+from smash.config import NoiseConfig, SamplerConfig
+from smash.draws import Draws, SeededDraws
+from smash.frozen import FrozenScore
+from smash.gap import GapLaw
+from smash.loss import noise_levels
+from smash.model import Smash
+from smash.score import ScoreNetwork, mark_distribution
+
+CPU_ROWS, DEVICE_ROWS = 2400, 2**18
+"""Samples in a chunk: on a CPU as many as keep the activations in cache, elsewhere enough to fill the device."""
+
+
+class Samples(NamedTuple):
+    """Samples of the next event in the unit box, where [0, 1] is the fitted range."""
+
+    gap: Float[Tensor, "event sample"]
+    """Normalised (log-)gap."""
+    location: Float[Tensor, "event sample 2"]
+    mark: Int[Tensor, "event sample"]
+    """0-based marks; all 0 when unmarked."""
+    probability: Float[Tensor, "event sample mark"]
+    """Distribution of the mark given the sample's gap; all 1 when unmarked."""
+
+
+def chunks(model: Smash, count: int, *, sampler: SamplerConfig) -> Iterator[slice]:
+    """Slices of events to sample at once."""
+    device = next(model.parameters()).device
+    rows = CPU_ROWS if device.type == "cpu" else DEVICE_ROWS
+    size = sampler.chunk_events or max(1, rows // sampler.samples)
+    return (slice(begin, min(begin + size, count)) for begin in range(0, count, size))
+
+
+@torch.no_grad()
+def sample(
+    model: Smash,
+    condition: Float[Tensor, "event condition"],
+    *,
+    sampler: SamplerConfig,
+    noise: NoiseConfig,
+    seeds: Int[Tensor, "event"],
+) -> Samples:
+    """Draw samples of the event that follows each history.
+
+    Args:
+        model: the model.
+        condition: histories, from `Smash.encode`.
+        sampler: mode, number of samples and steps.
+        noise: noise levels the model was trained with.
+        seeds: one seed per event; the same seed and history give the same samples.
+    """
+    count, samples = len(condition), sampler.samples
+    result = Samples(
+        condition.new_empty(count, samples),
+        condition.new_empty(count, samples, 2),
+        torch.empty(count, samples, dtype=torch.int64, device=condition.device),
+        condition.new_empty(count, samples, model.num_marks),
+    )
+    for part in chunks(model, count, sampler=sampler):
+        draws = SeededDraws(seeds[part], condition)
+        drawn = sample_with(model.score, condition[part], draws, sampler=sampler, noise=noise)
+        for whole, piece in zip(result, drawn, strict=True):
+            whole[part] = piece
+    return result
+
+
+def sample_with(
+    network: ScoreNetwork,
+    condition: Float[Tensor, "event condition"],
+    draws: Draws,
+    *,
+    sampler: SamplerConfig,
+    noise: NoiseConfig,
+) -> Samples:
+    """Draw samples of some events at once from the given source of randomness. Call it without gradients."""
+    draw = _exact if sampler.mode == "exact" else _chain
+    state = draw(network, condition, draws, sampler, noise)
+    unit = 0.5 * state.x + 0.5
+    mark = torch.zeros_like(unit[..., 0], dtype=torch.int64) if state.mark is None else state.mark
+    return Samples(unit[..., 0], unit[..., 1:], mark, state.probability)
+
+
+@torch.no_grad()
+def gap_law(
+    model: Smash, condition: Float[Tensor, "event condition"], *, sampler: SamplerConfig, noise: NoiseConfig
+) -> GapLaw:
+    """Law of the next gap and mark in closed form, smoothed by sigma_time (the model knows no sharper one).
+
+    Args:
+        model: the model.
+        condition: histories, from `Smash.encode`.
+        sampler: `grid_size`; `confine` keeps the law on [0, 1], else the grid is wider by 4 sigma_time on both sides.
+        noise: noise levels the model was trained with.
+    """
+    laws = [
+        _law(FrozenScore(model.score, condition[part]), sampler, noise)
+        for part in chunks(model, len(condition), sampler=sampler)
+    ] or [_law(FrozenScore(model.score, condition), sampler, noise)]
+    return GapLaw(laws[0].grid, torch.cat([law.intensity for law in laws]), torch.cat([law.hazard for law in laws]))
+
+
+def _law(score: FrozenScore, sampler: SamplerConfig, noise: NoiseConfig) -> GapLaw:
+    edge = 1.0 if sampler.confine else 1.0 + 4.0 * noise.sigma_time
+    like = score.output_bias
+    grid = torch.linspace(-edge, edge, sampler.grid_size, dtype=torch.float64, device=like.device)
+    values = grid.to(like.dtype).repeat(score.events, 1)
+    # Per unit of the unit box intensities are twice those per unit of [-1, 1].
+    return GapLaw.on_grid(0.5 * grid + 0.5, 2.0 * score.intensity(score.trunk(values)))
+
+
+def _exact(network: ScoreNetwork, condition: Tensor, draws: Draws, sampler: SamplerConfig, noise: NoiseConfig) -> State:
+    score = FrozenScore(network, condition)
+    marked = network.num_marks > 1
+    gap = 2.0 * _law(score, sampler, noise).quantile(draws.uniform(sampler.samples)) - 1.0
+    gap = gap.to(condition.dtype)
+    probability = mark_distribution(score.intensity(score.trunk(gap)).mT)
+    mark = draws.marks(probability) if marked else None
+    slope, _, _ = score.gap_score(gap, mark)
+    gap = gap + noise.sigma_time**2 * slope
+    trunk = score.trunk(gap)
+    probability = mark_distribution(score.intensity(trunk).mT)
+    mark = draws.marks(probability) if marked else None
+    location = _location_chain(score, score.gap_part(trunk), draws, sampler, noise)
+    x = torch.cat([gap[..., None], location.mT], dim=-1)
+    return State(x.clamp_(-1.0, 1.0) if sampler.confine else x, mark, probability)
+
+
+def _location_chain(
+    score: FrozenScore, gap_part: Tensor, draws: Draws, sampler: SamplerConfig, noise: NoiseConfig
+) -> Float[Tensor, "event 2 sample"]:
+    """Langevin steps on the location with the gap fixed; the step follows the noise level, which keeps it stable."""
+    variance = noise.sigma_location**2
+    step = sampler.location_step * variance
+    location = 0.5 * draws.normal(sampler.samples, 2).mT.contiguous()
+    for _ in range(sampler.location_steps):
+        noise_term = draws.normal(sampler.samples, 2).mT
+        location.add_(score.location_score(location, gap_part), alpha=0.5 * step).add_(
+            noise_term, alpha=math.sqrt(step)
+        )
+        if sampler.confine:
+            location.clamp_(-1.0, 1.0)
+    if sampler.denoise_location:
+        location.add_(score.location_score(location, gap_part), alpha=variance)
+    return location
+
+
+def _chain(network: ScoreNetwork, condition: Tensor, draws: Draws, sampler: SamplerConfig, noise: NoiseConfig) -> State:
+    reference = sampler.mode == "reference"
+    evaluate = PlainEvaluator(network, condition) if reference else FrozenEvaluator(network, condition)
+    stage = sampler.stage_steps if reference else sampler.langevin_steps
+    state = start(draws, samples=sampler.samples, num_marks=network.num_marks, like=condition)
+    for done in range(0, sampler.langevin_steps, stage):
+        if done:
+            state = restart(state, draws=draws)
+        count = min(stage, sampler.langevin_steps - done)
+        (state,) = deque(walk(evaluate, state, step=sampler.langevin_step, count=count, draws=draws), maxlen=1)
+    return finish(
+        evaluate,
+        state,
+        sigma=noise_levels(noise, condition),
+        step=sampler.langevin_step,
+        refine_steps=sampler.refine_steps,
+        draws=draws,
+    )
