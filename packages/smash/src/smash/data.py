@@ -62,13 +62,14 @@ class Features:
         Raises:
             UserError: the events have marks that training did not, or none where it had some.
         """
+        known = events.with_mark_names(self.mark_names)
         columns = np.column_stack([_gap_feature(events.gaps(), self.log_gap), events.location])
         unit = self.scaler.transform(columns)
         return EncodedEvents(
             time=torch.from_numpy(events.time.astype(np.float32)),
             gap=torch.from_numpy(unit[:, 0].astype(np.float32)),
             location=torch.from_numpy(unit[:, 1:].astype(np.float32)),
-            mark=None if self.num_marks == 1 else torch.from_numpy(self._known_marks(events)),
+            mark=None if self.num_marks == 1 or known.mark is None else torch.from_numpy(known.mark.copy()),
             offsets=events.offsets,
         )
 
@@ -80,7 +81,7 @@ class Features:
 
     def location(self, unit: Tensor) -> Tensor:
         """Turn normalised locations into coordinates, in float64."""
-        low, high = (torch.from_numpy(bound[1:]).to(unit.device) for bound in (self.scaler.low, self.scaler.high))
+        low, high = (torch.tensor(bound[1:], device=unit.device) for bound in (self.scaler.low, self.scaler.high))
         return unit.double() * (high - low) + low
 
     def gap_unit(self, gap: Tensor) -> Tensor:
@@ -89,9 +90,15 @@ class Features:
         feature = gap.double().clamp_min(GAP_FLOOR).log() if self.log_gap else gap.double()
         return (feature - low) / (high - low)
 
+    def log_gap_slope(self, gap: Tensor) -> Tensor:
+        """Logarithm of the derivative of `gap_unit`, which turns densities of normalised gaps into densities in time."""
+        span = float(self.scaler.high[0]) - float(self.scaler.low[0])
+        slope = torch.full_like(gap, 1.0 / span, dtype=torch.float64)
+        return (slope / gap.double().clamp_min(GAP_FLOOR)).log() if self.log_gap else slope.log()
+
     def constants(self) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint keeps."""
-        return {f"scaler/{name}": torch.from_numpy(value) for name, value in self.scaler.state().items()}
+        return {f"scaler/{name}": torch.tensor(value) for name, value in self.scaler.state().items()}
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that a checkpoint keeps."""
@@ -108,18 +115,6 @@ class Features:
         state = {name.removeprefix("scaler/"): value.numpy() for name, value in constants.items()}
         return cls(MinMaxScaler.from_state(state), facts["log_gap"], tuple(facts["mark_names"]), facts["time_unit"],
                    facts["coordinates"])  # fmt: skip
-
-    def _known_marks(self, events: EventSequences) -> NDArray[np.int64]:
-        if events.mark is None:
-            raise UserError(f"events: no marks; expected marks out of {', '.join(self.mark_names)}, as in training")
-        number = {name: index for index, name in enumerate(self.mark_names)}
-        used = np.unique(events.mark)
-        unknown = [events.mark_names[index] for index in used if events.mark_names[index] not in number]
-        if unknown:
-            known = ", ".join(self.mark_names)
-            raise UserError(f"events: mark {unknown[0]!r} was not seen in training; expected one of {known}")
-        table = np.array([number.get(name, 0) for name in events.mark_names], dtype=np.int64)
-        return table[events.mark]
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +154,10 @@ class TrainingBatches:
     config: TrainConfig
 
     def order(self, epoch: int) -> list[Indices]:
-        data = self.config.data
-        return length_batches(self.events.lengths, seed=self.config.seed, epoch=epoch,
-                              max_samples=data.batch_sequences, max_tokens=data.batch_tokens)  # fmt: skip
+        data, usable = self.config.data, predictable(self.events.lengths)
+        batches = length_batches(self.events.lengths[usable], seed=self.config.seed, epoch=epoch,
+                                 max_samples=data.batch_sequences, max_tokens=data.batch_tokens)  # fmt: skip
+        return [usable[batch] for batch in batches]
 
     def load(self, epoch: int, ids: Indices) -> tuple[Batch, Tensor]:
         return self.events.batch(ids), draws(self.events, ids, self.config, "noise", epoch)
@@ -178,6 +174,11 @@ def draws(events: EncodedEvents, ids: Indices, config: TrainConfig, *stream: str
         for i, length in zip(ids, events.lengths[ids], strict=True)
     ]
     return torch.from_numpy(np.concatenate(rows))
+
+
+def predictable(lengths: NDArray[np.int64]) -> Indices:
+    """Return the sequences in which something is predicted: those of two events or more."""
+    return np.flatnonzero(lengths >= 2)
 
 
 def consecutive(lengths: NDArray[np.int64], *, max_tokens: int) -> Iterator[Indices]:

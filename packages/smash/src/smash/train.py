@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smash.config import OptimiserConfig, TrainConfig
-from smash.data import EncodedEvents, Features, TrainingBatches, draws
+from smash.data import EncodedEvents, Features, TrainingBatches, draws, predictable
 from smash.loss import LossTerms, total_loss
 from smash.model import Batch, Smash
 from stcore.configuration import to_plain
@@ -100,7 +100,9 @@ class Validation:
         config, device = self._config, next(model.parameters()).device
         limits = {"max_samples": 8 * config.data.batch_sequences, "max_tokens": config.data.batch_tokens or 65536}
         sums: dict[str, Tensor | float] = {"targets": 0.0}
-        for ids in sorted_batches(self._events.lengths, **limits)[self._rank :: self._ranks]:
+        usable = predictable(self._events.lengths)
+        for chosen in sorted_batches(self._events.lengths[usable], **limits)[self._rank :: self._ranks]:
+            ids = usable[chosen]
             batch = Batch(*(None if part is None else part.to(device) for part in self._events.batch(ids)))  # pyright: ignore[reportArgumentType]
             noise = draws(self._events, ids, config, "validation").to(device)
             terms: LossTerms = model(batch, noise, noise=config.noise, loss=config.loss)

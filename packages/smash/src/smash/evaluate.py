@@ -1,0 +1,182 @@
+"""Score one-step forecasts of a run beside naive forecasters, stream over events, write a table and figures.
+
+Protocol, named in every report: each event after the first of its sequence is forecast from the true events before
+it; the first is not. Scaling and baselines know the training part only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from smash.config import SamplerConfig
+from smash.metrics import Row, Summary, event_scores, join, summarise
+from smash.options import EvaluateOptions
+from smash.predict import Forecaster, events_of
+from stcore.baselines import ConstantRate, EventForecaster, EventSamples, Marginal, constant_errors, transitions
+from stcore.cli import Outcome, run_of
+from stcore.errors import UserError
+from stcore.events import EventSequences
+from stcore.files import write_atomically
+from stcore.readers import read_event_parts
+from stcore.training.run import Run
+
+PROTOCOL = "one step ahead from the true history; scaling and baselines from the training part alone"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found."""
+
+    tables: dict[str, Summary]
+    """Table of scores of the model and of each rival, the model first."""
+    constants: dict[str, dict[str, float]]
+    """Errors of constant predictors."""
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Run, step, protocol, sampler, seed, units."""
+
+    def value(self, name: str, forecaster: str = "smash") -> float:
+        """Return one figure of one forecaster."""
+        return next(row["value"] for row in self.tables[forecaster]["rows"] if row["name"] == name)
+
+    def data(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {"facts": self.facts, "tables": self.tables, "constants": self.constants}
+
+    def text(self) -> str:
+        """Return the tables for a terminal."""
+        model, *rivals = self.tables
+        head = ["", "", model, "95 % interval", "perfect", *rivals]
+        others = {name: {row["name"]: row["value"] for row in self.tables[name]["rows"]} for name in rivals}
+        lines = [
+            [row["name"], self._unit(row), _number(row["value"]), _interval(row), _number(row["floor"]),
+             *(_number(others[name].get(row["name"])) for name in rivals)]
+            for row in self.tables[model]["rows"]
+        ]  # fmt: skip
+        constants = [
+            [name, ", ".join(f"{what} {_number(value)}" for what, value in errors.items())]
+            for name, errors in self.constants.items()
+        ]
+        summary = self.tables[model]
+        title = f"{summary['events']:,} events of {summary['sequences']} sequences, {self.facts['samples']} samples each"
+        return "\n".join([title, self.facts["protocol"], "", _aligned([head, *lines]), "",
+                          "constant predictors, fitted on the training part:", _aligned(constants)])  # fmt: skip
+
+    def _unit(self, row: Row) -> str:
+        return {"gap": self.facts["time_unit"], "location": self.facts["coordinates"]}.get(row["unit"], row["unit"])
+
+
+def evaluate(
+    forecaster: Forecaster,
+    events: EventSequences,
+    train: EventSequences,
+    *,
+    sampler: SamplerConfig | None = None,
+    seed: int = 0,
+    legacy: bool = True,
+    rivals: Mapping[str, EventForecaster] | None = None,
+) -> Report:
+    """Score a forecaster on `events`.
+
+    Args:
+        forecaster: the model.
+        events: held-back sequences.
+        train: the training part, which the baselines are fitted on.
+        sampler: how to sample; None as configured in training.
+        seed: of the samples of model and rivals.
+        legacy: also compute the kernel-density figures of the paper.
+        rivals: further forecasters of the same events, by name.
+
+    Raises:
+        UserError: nothing to predict, or marks that training did not know.
+    """
+    chosen = sampler or forecaster.config.sampler
+    names = forecaster.features.mark_names
+    known, fitted = events.with_mark_names(names), transitions(train.with_mark_names(names))
+    aim = transitions(known)
+    if len(aim.gap) == 0:
+        raise UserError("events: no sequence has two of them; expected something to predict")
+    others: dict[str, EventForecaster] = {"marginal": Marginal(fitted), "constant rate": ConstantRate(fitted)}
+    others |= dict(rivals or {})
+    scored: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ("smash", *others)}
+    done = 0
+    for drawn in forecaster.stream(known, at="every", sampler=chosen, seed=seed):
+        rows = np.arange(done, done + len(drawn.event))
+        done += len(rows)
+        truth: dict[str, Any] = {
+            "gap": torch.tensor(aim.gap[rows]),
+            "location": torch.tensor(aim.location[rows]),
+            "mark": None if aim.mark is None or len(names) < 2 else torch.tensor(aim.mark[rows]),
+        }
+        scored["smash"].append(_score(drawn.samples, truth, legacy=legacy, floor=True, extra=drawn.extra))
+        for name, rival in others.items():
+            samples = rival.sample(rows, chosen.samples, seed=seed)
+            scored[name].append(_score(samples, truth, legacy=False, floor=False))
+    sequence = torch.tensor(aim.sequence[:done])
+    tables = {name: summarise(join(chunks), sequence_index=sequence) for name, chunks in scored.items()}
+    facts = {
+        "protocol": PROTOCOL, "samples": chosen.samples, "sampler": chosen.mode, "seed": seed,
+        "time_unit": forecaster.features.time_unit, "coordinates": forecaster.features.coordinates,
+        "checkpoint": forecaster.facts.get("path", ""), "step": forecaster.facts.get("step"),
+        "smash": forecaster.facts.get("version"),
+    }  # fmt: skip
+    return Report(tables, constant_errors(fitted, aim), facts)
+
+
+def command(options: EvaluateOptions) -> Outcome:
+    """Do `smash evaluate`."""
+    forecaster = Forecaster.load(options.run, device=options.device)
+    events = events_of(options, forecaster, part=options.part)
+    train = read_event_parts(forecaster.config.data).train
+    report = evaluate(forecaster, events, train, sampler=options.sampler, seed=options.seed, legacy=options.legacy)
+    run = Run(run_of(options.run))
+    folder = options.out or run.folder
+    if options.out is not None and not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected an existing one for --out")
+    path = folder / f"evaluation-{options.part}.json"
+    write_atomically(path, [json.dumps(report.data(), indent=1).encode()])
+    written = [str(path)]
+    if options.figures:
+        from smash.drawing import draw_evaluation
+
+        written += draw_evaluation(forecaster, events, report, run, folder / "figures", seed=options.seed)
+    return Outcome("\n".join([report.text(), "", *written]), {**report.data(), "files": written})
+
+
+def _score(samples: EventSamples, truth: Mapping[str, Any], *, legacy: bool, floor: bool,
+           extra: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:  # fmt: skip
+    marked = truth["mark"] is not None
+    return event_scores(
+        samples.gap, samples.location, gap=truth["gap"], location=truth["location"], mark=truth["mark"],
+        mark_probability=samples.mark_probability if marked else None, mark_samples=samples.mark if marked else None,
+        legacy=legacy, floor=floor, extra=extra,
+    )  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
+
+
+def _interval(row: Row) -> str:
+    low, high = row["low"], row["high"]
+    return "" if low is None or high is None else f"{_number(low)} to {_number(high)}"
+
+
+def _aligned(table: list[list[str]]) -> str:
+    if not table:
+        return ""
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    cells = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in table)
+    return "\n".join("  ".join(line).rstrip() for line in cells)
+
+
+def summary_path(run: Path, part: str = "test") -> Path:
+    """Return where `smash evaluate` keeps its figures."""
+    return run / f"evaluation-{part}.json"

@@ -1,0 +1,249 @@
+"""Forecasts of the next event from a trained run: the interface people use.
+
+>>> from smash import Forecaster                                        # doctest: +SKIP
+>>> forecaster = Forecaster.load("runs/smash-earthquake")               # doctest: +SKIP
+>>> forecaster.predict(events)["time_0.5"]                              # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smash.config import SamplerConfig, TrainConfig
+from smash.data import Features, consecutive, event_seed
+from smash.model import Batch, Smash
+from smash.options import ForecastOptions, PredictOptions
+from smash.sampling import gap_law, sample
+from smash.train import restore_features
+from stcore.baselines import EventSamples
+from stcore.configuration import from_plain
+from stcore.errors import UserError
+from stcore.events import EventSequences
+from stcore.metrics.scores import geometric_median, quantiles
+from stcore.readers import read_event_parts, read_events_or_parts
+from stcore.training.checkpoint import load_checkpoint
+from stcore.training.run import Run
+
+At = Literal["last", "every"]
+CHUNK_EVENTS = 256
+"""Events whose samples are held at once."""
+ENCODE_TOKENS = 16384
+"""Padded events that are encoded at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Samples of a chunk of events, in physical units, and which events they are of."""
+
+    sequence: NDArray[np.int64]
+    """Index of each event's sequence."""
+    event: NDArray[np.int64]
+    """Place of each forecast event in its sequence, from 0; the length of the sequence for the event after its end."""
+    samples: EventSamples
+    extra: dict[str, Tensor]
+    """Exact log densities of the events that came (nats, in the unit of time), when these are known."""
+
+
+class Forecaster:
+    """A trained model with the scaling, marks and units it was trained with.
+
+    Args:
+        model: network in evaluation mode.
+        features: scaling and marks.
+        config: the configuration of its training.
+        facts: everything else its checkpoint says.
+    """
+
+    def __init__(self, model: Smash, features: Features, config: TrainConfig, facts: dict[str, Any]) -> None:
+        self.model, self.features, self.config, self.facts = model.eval(), features, config, facts
+        self.device = next(model.parameters()).device
+
+    @classmethod
+    def load(cls, source: Path | str, *, device: str = "auto") -> Forecaster:
+        """Load a run (its best weights), or one of its checkpoint files.
+
+        Raises:
+            UserError: no such run, a run that was never evaluated, a damaged or foreign checkpoint.
+        """
+        path = Path(source)
+        if path.is_dir():
+            run = Run.reopen(path)
+            if not run.best.exists():
+                raise UserError(f"{path}: no checkpoints/best.safetensors yet; expected a run that was evaluated once")
+            path = run.best
+        checkpoint = load_checkpoint(path)
+        package = checkpoint.metadata.get("package")
+        if package != "smash":
+            raise UserError(f"{path}: a checkpoint of {package!r}; expected one of smash")
+        config = from_plain(TrainConfig, checkpoint.metadata["config"], where=str(path))
+        features = restore_features(checkpoint)
+        model = Smash(config.model, num_marks=features.num_marks)
+        model.load_state_dict(checkpoint.part("model"))
+        return cls(model.to(pick_device(device)), features, config, {**checkpoint.metadata, "path": str(path)})
+
+    def stream(
+        self, events: EventSequences, *, at: At = "every", sampler: SamplerConfig | None = None, seed: int | None = None
+    ) -> Iterator[Drawn]:
+        """Draw samples of next events, chunk by chunk, sequence by sequence.
+
+        Args:
+            events: histories.
+            at: `every` event after the first of each sequence, from those before it, or the unknown one after the
+                `last`.
+            sampler: how to sample; None as configured in training.
+            seed: of the samples; those of an event depend on it, the sequence's id and the event's place alone.
+        """
+        chosen = sampler or self.config.sampler
+        base = self.config.seed if seed is None else seed
+        for sequence, event, condition in self._conditions(events, at):
+            seeds = [event_seed(base, events.sequence_id[s], int(e)) for s, e in zip(sequence, event, strict=True)]
+            with torch.inference_mode():
+                drawn = sample(self.model, condition, sampler=chosen, noise=self.config.noise,
+                               seeds=torch.tensor(seeds, dtype=torch.int64))  # fmt: skip
+                extra = self._log_density(events, sequence, event, condition, chosen) if at == "every" else {}
+            samples = EventSamples(
+                gap=self.features.gap(drawn.gap).cpu(),
+                location=self.features.location(drawn.location).cpu(),
+                mark=drawn.mark.cpu() if self.model.marked else None,
+                mark_probability=drawn.probability.cpu() if self.model.marked else None,
+            )
+            yield Drawn(sequence, event, samples, extra)
+
+    def sample(
+        self, events: EventSequences, *, samples: int = 300, at: At = "last", seed: int | None = None
+    ) -> Drawn:
+        """Draw `samples` samples of the next event of each sequence, all at once in memory."""
+        chunks = list(self.stream(events, at=at, sampler=replace(self.config.sampler, samples=samples), seed=seed))
+        if not chunks:
+            raise UserError("events: nothing to forecast; expected sequences of at least two events (at every) or one")
+        return _joined(chunks)
+
+    def predict(
+        self,
+        events: EventSequences,
+        *,
+        levels: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+        at: At = "last",
+        sampler: SamplerConfig | None = None,
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Forecast next events as columns of a table.
+
+        Args:
+            events: histories.
+            levels: of the quantiles, in (0, 1).
+            at, sampler, seed: see `stream`.
+
+        Returns:
+            `sequence_id`, `event`; `last_time`; `gap_<level>` and `time_<level>` in the data's unit of time (and
+            `timestamp_<level>` where the origin of sequences is known); `x`, `y`, the geometric median of the
+            location; `p_<mark>` for marked events.
+        """
+        parts = [self.table(drawn, events, levels) for drawn in self.stream(events, at=at, sampler=sampler, seed=seed)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+
+    def table(self, drawn: Drawn, events: EventSequences, levels: Sequence[float]) -> dict[str, NDArray[Any]]:
+        """Summarise the samples of a chunk as columns; see `predict`."""
+        last = events.offsets[drawn.sequence] + drawn.event - 1
+        columns: dict[str, NDArray[Any]] = {
+            "sequence_id": np.array(events.sequence_id)[drawn.sequence],
+            "event": drawn.event,
+            "last_time": events.time[last],
+        }
+        gaps = quantiles(drawn.samples.gap, torch.tensor(list(levels), dtype=torch.float64)).numpy()
+        for column, level in enumerate(levels):
+            columns[f"gap_{level:g}"] = gaps[:, column]
+            columns[f"time_{level:g}"] = columns["last_time"] + gaps[:, column]
+            if events.origin is not None:
+                columns[f"timestamp_{level:g}"] = events.timestamps(drawn.sequence, columns[f"time_{level:g}"])
+        columns["x"], columns["y"] = geometric_median(drawn.samples.location).numpy().T
+        if drawn.samples.mark_probability is not None:
+            shares = drawn.samples.mark_probability.double().mean(1).numpy()
+            columns |= {f"p_{name}": shares[:, index] for index, name in enumerate(self.features.mark_names)}
+        return columns
+
+    def conditions(self, events: EventSequences, *, at: At = "every") -> Tensor:
+        """Return the condition of every forecast event (event, condition)."""
+        return torch.cat([condition for _, _, condition in self._conditions(events, at)])
+
+    def _conditions(
+        self, events: EventSequences, at: At
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Tensor]]:
+        """Encode histories and yield sequence, event and condition in chunks of at most `CHUNK_EVENTS`."""
+        encoded = self.features.encode(events)
+        for ids in consecutive(encoded.lengths, max_tokens=ENCODE_TOKENS):
+            batch = Batch(*(None if part is None else part.to(self.device) for part in encoded.batch(ids)))  # pyright: ignore[reportArgumentType]
+            with torch.inference_mode():
+                condition = self.model.encode(batch.time, batch.location, batch.mark, batch.lengths)
+            lengths = self.model.lengths(batch).cpu().numpy()
+            first = lengths - 1 if at == "last" else np.zeros_like(lengths)
+            count = np.maximum(lengths - first if at == "last" else lengths - 1, 0)
+            rows = np.repeat(np.arange(len(ids)), count)
+            place = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
+            flat = condition[torch.from_numpy(rows), torch.from_numpy(place)]
+            for start in range(0, len(rows), CHUNK_EVENTS):
+                part = slice(start, start + CHUNK_EVENTS)
+                yield ids[rows[part]], place[part] + 1, flat[part]
+
+    def _log_density(
+        self, events: EventSequences, sequence: NDArray[np.int64], event: NDArray[np.int64], condition: Tensor,
+        sampler: SamplerConfig,
+    ) -> dict[str, Tensor]:  # fmt: skip
+        """Exact log densities of the events that came, under the law smoothed by sigma_time, per unit of time."""
+        row = events.offsets[sequence] + event
+        gap = torch.tensor(events.gaps()[row])
+        # Unconfined: a gap outside the fitted range is unlikely, not impossible.
+        law = gap_law(self.model, condition, sampler=replace(sampler, confine=False), noise=self.config.noise)
+        unit = self.features.gap_unit(gap).to(self.device)[:, None]
+        slope = self.features.log_gap_slope(gap)
+        result = {"gap_log_density": law.log_density_at(unit)[:, 0].cpu() + slope}
+        known = events.with_mark_names(self.features.mark_names).mark if self.model.marked else None
+        if known is not None:
+            mark = torch.tensor(known[row]).to(self.device)[:, None]
+            result["gap_mark_log_density"] = law.log_joint_at(unit, mark)[:, 0].cpu() + slope
+        return result
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device a forecaster computes on.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda asked for, none found; use cpu or auto")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def events_of(options: ForecastOptions, forecaster: Forecaster, *, part: str = "test") -> EventSequences:
+    """Read the events a command is to forecast.
+
+    Without `--data`, or with data in three parts, `part` of them; a single file given with `--data` is taken whole.
+    """
+    if options.data.source != forecaster.config.data.source:
+        found = read_events_or_parts(options.data)
+        return found[part] if part in found else next(iter(found.values()))
+    return read_event_parts(options.data).named()[part]
+
+
+def _joined(chunks: list[Drawn]) -> Drawn:
+    def together(values: list[Tensor | None]) -> Any:
+        known = [value for value in values if value is not None]
+        return torch.cat(known) if known else None
+
+    fields = ("gap", "location", "mark", "mark_probability")
+    samples = EventSamples(*(together([getattr(chunk.samples, name) for chunk in chunks]) for name in fields))
+    return Drawn(
+        np.concatenate([chunk.sequence for chunk in chunks]),
+        np.concatenate([chunk.event for chunk in chunks]),
+        samples,
+        {name: torch.cat([chunk.extra[name] for chunk in chunks]) for name in chunks[0].extra},
+    )
