@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 # The launcher is small on purpose: on Linux the peak of a child counts what its parent held when it was started.
 _LAUNCHER = """
@@ -75,7 +76,7 @@ def ratios(slow: Timings, fast: Timings) -> list[float]:
     return [above / below for above, below in zip(slow.wall_s, fast.wall_s, strict=True)]
 
 
-def compare(slow: Timings, fast: Timings) -> dict[str, object]:
+def compare(slow: Timings, fast: Timings) -> dict[str, Any]:
     """Return what a result line says of a pair: medians, the ratio of each round and its median."""
     each = ratios(slow, fast)
     return {
