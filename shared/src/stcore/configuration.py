@@ -7,11 +7,13 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from stcore.errors import UserError
 
 ConfigType = TypeVar("ConfigType")
+MAX_TOML_BYTES = 1 << 20
+"""No configuration is larger; what is, is some other file."""
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -40,12 +42,14 @@ def from_plain(kind: type[ConfigType], values: Mapping[str, Any], *, where: str)
         near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
         raise UserError(f"{where}: unknown key {path!r}; {hint}")
-    options = dacite.Config(cast=[tuple], type_hooks={float: _to_float}, strict=True)
+    for path, value, wanted in _misfits(kind, values):
+        raise UserError(f"{where}: {path} is {_short(value)}; expected {_in_words(wanted)}")
+    options = dacite.Config(type_hooks={float: _to_float}, strict=True)
     try:
-        return dacite.from_dict(kind, dict(values), options)
+        return dacite.from_dict(kind, cast("dict[str, Any]", _with_tuples(dict(values))), options)
     except dacite.WrongTypeError as error:
-        wanted = getattr(error.field_type, "__name__", str(error.field_type))
-        raise UserError(f"{where}: {error.field_path} is {error.value!r}; expected a value of type {wanted}") from error
+        found = _short(list(cast("tuple[Any]", error.value)) if isinstance(error.value, tuple) else error.value)
+        raise UserError(f"{where}: {error.field_path} is {found}; expected {_in_words(error.field_type)}") from error
     except dacite.DaciteError as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from error
     except UserError as error:
@@ -59,6 +63,12 @@ def read_toml(path: Path) -> dict[str, Any]:
         UserError: no such file, not UTF-8, or no TOML; names the line.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a regular file; expected a TOML file")
+        if path.stat().st_size > MAX_TOML_BYTES:
+            raise UserError(
+                f"{path}: {path.stat().st_size:,} bytes; expected a TOML file of at most {MAX_TOML_BYTES:,}"
+            )
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; expected a TOML file") from error
@@ -104,6 +114,53 @@ def _unknown_keys(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Ite
             yield f"{prefix}{key}", known
         elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
             yield from _unknown_keys(hints[key], cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+
+
+def _misfits(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield path, value and wanted type where Python would take what nobody meant: true for 1, a string for a list."""
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        wanted = hints[key]
+        truth = isinstance(value, bool) and wanted in (int, float)
+        if truth or (get_origin(wanted) is tuple and not _fits_tuple(value, get_args(wanted))):
+            yield f"{prefix}{key}", value, wanted
+        elif dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
+            yield from _misfits(wanted, cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+
+
+def _fits_tuple(value: Any, wanted: tuple[Any, ...]) -> bool:
+    listed = isinstance(value, (list, tuple))
+    return listed and (wanted[-1] is Ellipsis or len(cast("list[Any]", value)) == len(wanted))
+
+
+def _with_tuples(value: Any) -> Any:
+    """Make the lists of a file tuples; a string stays one, though Python could make a tuple of its letters."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(entry) for key, entry in cast("Mapping[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(_with_tuples(entry) for entry in cast("list[Any]", value))
+    return value
+
+
+_WORDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def _in_words(kind: Any) -> str:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return f"a list, each {_in_words(arguments[0])}"
+    if origin is tuple:
+        return f"a list of {len(arguments)}, each {_in_words(arguments[0])}"
+    if origin is not None:
+        return " or ".join(_in_words(argument) for argument in arguments if argument is not type(None))
+    return "a table" if dataclasses.is_dataclass(kind) else _WORDS.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _short(value: Any) -> str:
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _to_float(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from stcore.errors import UserError
 
-_TEMPORARY = re.compile(r"^\..+\.tmp-\d+$")
+_TEMPORARY = re.compile(r"^\..+\.tmp-(\d+)$")
 _FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
 
 
@@ -45,10 +46,10 @@ def replace_durably(path: Path, fill: Callable[[int], None]) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise write_refused(path, error) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
 
 
@@ -76,7 +77,26 @@ def write_refused(path: Path, error: OSError, needed: int | None = None) -> User
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left behind in `folder`."""
+    """Remove what killed writers left behind in `folder`; a writer that lives keeps its file."""
     for entry in folder.iterdir():
-        if _TEMPORARY.match(entry.name):
-            entry.unlink(missing_ok=True)
+        match = _TEMPORARY.match(entry.name)
+        if match and not _is_another_process(int(match[1])):
+            _remove(entry)
+
+
+def _is_another_process(number: int) -> bool:
+    if number == os.getpid():
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    # A disk that refuses the removal too must not hide why the write failed; the next start removes the file.
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -14,8 +14,9 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from stcore.files import replace_durably, write_all
 FORMAT = "stcore-checkpoint-1"
 MAX_HEADER_BYTES = 16 << 20
 _CHUNK = 4 << 20
+_MAX_AXES = 64
 _UNSIGNED = "0" * 64
 _DTYPES = {
     torch.float64: "F64",
@@ -41,6 +43,14 @@ _DTYPES = {
     torch.complex64: "C64",
 }
 _TORCH_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+class _Facts(NamedTuple):
+    """What the header says beside the tensors."""
+
+    metadata: dict[str, Any]
+    digests: dict[str, str]
+    aliases: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: no such file, not one of our checkpoints, or damaged; the message names the damaged part.
     """
     try:
+        # Anything else, a pipe for instance, may never end.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a regular file; expected a .safetensors file of a run")
         with path.open("rb") as file:
             return _read(path, file)
     except FileNotFoundError:
@@ -114,24 +127,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise UserError(f"{path}: cannot be read: {error.strerror}; expected a checkpoint") from error
 
 
-def _read(path: Path, file: Any) -> Checkpoint:
+def _read(path: Path, file: BufferedReader) -> Checkpoint:
     header, facts = _read_header(path, file)
-    try:
-        extents = list(_extents(path, header, os.fstat(file.fileno()).st_size - file.tell()))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise _damaged(path, "the header describes no tensors") from None
+    extents = list(_extents(path, header, os.fstat(file.fileno()).st_size - file.tell()))
     stored: dict[str, Tensor] = {}
-    for name, begin, end, dtype, shape in extents:
-        data = bytearray(end - begin)
-        if file.readinto(data) != len(data) or hashlib.sha256(data).hexdigest() != facts["digests"].get(name):
-            raise _damaged(path, f"tensor '{name}' does not match its digest")
+    for name, size, dtype, shape in extents:
+        data = bytearray(size)
+        if file.readinto(data) != size or hashlib.sha256(data).hexdigest() != facts.digests.get(name):
+            raise _damaged(path, f"tensor '{_shown(name)}' does not match its digest")
         flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         stored[name] = flat.reshape(shape)
-    tensors = stored | {alias: stored[name] for alias, name in facts["aliases"].items() if name in stored}
-    return Checkpoint(path, tensors, facts["metadata"])
+    tensors = stored | {alias: stored[name] for alias, name in facts.aliases.items() if name in stored}
+    return Checkpoint(path, tensors, facts.metadata)
 
 
-def _read_header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_header(path: Path, file: BufferedReader) -> tuple[dict[str, Any], _Facts]:
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(8)
     length = int.from_bytes(prefix, "little")
@@ -139,40 +149,69 @@ def _read_header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, Any]]
         raise _damaged(path, f"header of {length:,} bytes in a file of {size:,}")
     body = file.read(length)
     try:
-        header = json.loads(body)
-        signature = header["__metadata__"]["digest"]
+        header = _json_object(body.decode())
+        signature = header["__metadata__"]["digest"].encode()
         text = header.pop("__metadata__")["stcore"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _damaged(path, "the header is not that of a checkpoint of this workspace") from None
-    unsigned = (prefix + body).replace(str(signature).encode(), _UNSIGNED.encode(), 1)
-    if hashlib.sha256(unsigned).hexdigest() != signature:
+    unsigned = (prefix + body).replace(signature, _UNSIGNED.encode(), 1)
+    if hashlib.sha256(unsigned).hexdigest().encode() != signature:
         raise _damaged(path, "the header does not match its digest")
     try:
-        facts = cast("dict[str, Any]", json.loads(text))
-        version, _, _, _ = (facts[key] for key in ("format", "metadata", "digests", "aliases"))
-    except (ValueError, KeyError, TypeError, RecursionError):
+        facts = _json_object(text)
+        version, parts = facts["format"], [facts[name] for name in _Facts._fields]
+        aliased = [name for name in facts["aliases"].values() if isinstance(name, str)]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _damaged(path, "the header lacks the facts of a checkpoint") from None
     if version != FORMAT:
         raise UserError(
             f"{path}: checkpoint format {version!r}; expected {FORMAT!r}; read it with the stcore it is from"
         )
-    return header, facts
+    if not all(isinstance(part, dict) for part in parts) or len(aliased) != len(facts["aliases"]):
+        raise _damaged(path, "the header lacks the facts of a checkpoint")
+    return header, _Facts(*parts)
 
 
-def _extents(
-    path: Path, header: dict[str, Any], payload: int
-) -> Iterator[tuple[str, int, int, torch.dtype, list[int]]]:
-    """Yield name, begin, end, dtype and shape of every tensor; the extents must tile the payload exactly."""
+def _json_object(text: str) -> dict[str, Any]:
+    """Parse a JSON object strictly: no name twice, no NaN or infinity, which JSON does not have."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = dict(pairs)
+        if len(names) != len(pairs):
+            raise ValueError("a name occurs twice")
+        return names
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    parsed = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
+    if not isinstance(parsed, dict):
+        raise ValueError("no object")
+    return cast("dict[str, Any]", parsed)
+
+
+def _extents(path: Path, header: dict[str, Any], payload: int) -> Iterator[tuple[str, int, torch.dtype, list[int]]]:
+    """Yield name, size in bytes, dtype and shape of every tensor; the extents must tile the payload exactly."""
     position = 0
     for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        dtype, shape = _TORCH_DTYPES[entry["dtype"]], entry["shape"]
-        if begin != position or end - begin != math.prod(shape) * dtype.itemsize:
-            raise _damaged(path, f"tensor '{name}' lies outside its place")
+        try:
+            begin, end = entry["data_offsets"]
+            dtype, shape = _TORCH_DTYPES[entry["dtype"]], entry["shape"]
+            # An int64 holds the sizes that torch can have; also where a size of 0 hides them from the product.
+            whole = all(type(number) is int and 0 <= number < 1 << 40 for number in (begin, end, *shape))
+        except (KeyError, TypeError, ValueError):
+            raise _damaged(path, f"tensor '{_shown(name)}' has no dtype, shape and place") from None
+        size = math.prod(shape) * dtype.itemsize if whole and len(shape) <= _MAX_AXES else -1
+        if begin != position or end - begin != size:
+            raise _damaged(path, f"tensor '{_shown(name)}' lies outside its place")
         position = end
-        yield name, begin, end, dtype, shape
+        yield name, size, dtype, shape
     if position != payload:
         raise _damaged(path, f"{payload:,} bytes of tensors where the header says {position:,}")
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:97]}..."
 
 
 def _sign(header: dict[str, Any]) -> bytes:

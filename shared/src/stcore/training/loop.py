@@ -180,7 +180,11 @@ def fit(
     loop = _Loop(model, step, batches, optimiser, config, run, seed, dict(facts), dict(constants or {}), schedule,
                  evaluate, select or Select(min_delta=config.min_delta), ema, accelerator)  # fmt: skip
     if resume is not None:
-        loop.restore(resume)
+        try:
+            loop.restore(resume)
+        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(f"{resume.path}: does not fit this run: {why}; expected a checkpoint of it") from error
     loop.check_space()
     loop.prepare()
     at = loop.at
@@ -413,7 +417,9 @@ class _Loop:
     def save_best(self, model: nn.Module, values: Mapping[str, float]) -> None:
         tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
         tensors |= {f"constants/{name}": value for name, value in self.constants.items()}
-        facts = {**self.facts, "step": self.at.step, "metrics": values}
+        # JSON has no NaN; a metric beside the selected one may be undefined on this data.
+        known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        facts = {**self.facts, "step": self.at.step, "metrics": known}
         save_checkpoint(self.run.best, tensors, facts)
 
     def restore(self, checkpoint: Checkpoint) -> None:

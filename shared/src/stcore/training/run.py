@@ -10,10 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stcore.errors import UserError
 from stcore.files import remove_temporaries, sync_folder, write_all, write_atomically, write_refused
+
+if TYPE_CHECKING:
+    from stcore.training.checkpoint import Checkpoint
 
 _STEP_FILE = re.compile(r"^step-(\d+)\.safetensors$")
 
@@ -74,8 +77,15 @@ class Run:
         import tomli_w
 
         run = cls(_claim(folder) if folder else _claim_fresh(f"{package}-{re.sub(r'[^A-Za-z0-9._-]+', '-', preset)}"))
-        for part in (run.checkpoints, run.figures, run.predictions):
-            part.mkdir(exist_ok=True)
+        try:
+            # Of several processes that were given one empty folder, the first to get here has it.
+            run.checkpoints.mkdir()
+            run.figures.mkdir()
+            run.predictions.mkdir()
+        except FileExistsError:
+            raise _taken(run.folder) from None
+        except OSError as error:
+            raise _not_made(run.folder, error) from error
         write_atomically(run.config_file, [tomli_w.dumps(dict(config)).encode()])
         return run
 
@@ -103,24 +113,40 @@ class Run:
         self._append(self.folder / "timing.jsonl", {"step": step, "time": round(time.time(), 3), **values})
 
     def metrics_length(self) -> int:
-        """Make `metrics.jsonl` durable and return its length in bytes."""
+        """Make `metrics.jsonl` durable and return its length in bytes.
+
+        Raises:
+            UserError: the disk refuses.
+        """
         if not self.metrics_file.exists():
             return 0
-        with self.metrics_file.open("rb") as file:
-            os.fsync(file.fileno())
-            return os.fstat(file.fileno()).st_size
+        try:
+            descriptor = os.open(self.metrics_file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                return os.fstat(descriptor).st_size
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise write_refused(self.metrics_file, error) from error
 
     def cut_metrics(self, length: int) -> None:
         """Cut `metrics.jsonl` back to `length` bytes: what came after the checkpoint will be written again."""
-        if self.metrics_file.exists() and self.metrics_file.stat().st_size > length:
-            os.truncate(self.metrics_file, length)
+        try:
+            if self.metrics_file.exists() and self.metrics_file.stat().st_size > length:
+                os.truncate(self.metrics_file, length)
+        except OSError as error:
+            raise write_refused(self.metrics_file, error) from error
 
     def prune(self, keep: set[Path]) -> None:
         """Remove the checkpoints of steps other than `keep`, once the newest is durable."""
-        for path in self.step_files():
-            if path not in keep:
-                path.unlink()
-        sync_folder(self.checkpoints)
+        try:
+            for path in self.step_files():
+                if path not in keep:
+                    path.unlink()
+            sync_folder(self.checkpoints)
+        except OSError as error:
+            raise write_refused(self.checkpoints, error) from error
 
     def _append(self, path: Path, entry: Mapping[str, Any]) -> None:
         known = {
@@ -158,7 +184,27 @@ def find_checkpoint(target: Path) -> tuple[Run, Path]:
     return Run.reopen(target.parent.parent), target
 
 
-def last_good_checkpoint(run: Run, damaged: Path) -> Path | None:
+def load_for_resume(target: Path) -> tuple[Run, Checkpoint]:
+    """Open the run that `--resume` names, a run or one of its checkpoints, and load the checkpoint to go on from.
+
+    Raises:
+        UserError: there is none, or it is damaged; then the message names the last good one and how to resume it.
+    """
+    from stcore.training.checkpoint import load_checkpoint
+
+    run, path = find_checkpoint(target)
+    try:
+        return run, load_checkpoint(path)
+    except UserError as error:
+        good = last_good_checkpoint(run, path)
+        if good is None:
+            way_on = f"no other checkpoint of the run is good; start again with train --config {run.config_file}"
+        else:
+            way_on = f"go on from the last good one with {good.metadata.get('package', '')} train --resume {good.path}"
+        raise UserError(f"{error}; {way_on}") from error
+
+
+def last_good_checkpoint(run: Run, damaged: Path) -> Checkpoint | None:
     """Return the newest checkpoint of `run` that verifies and is not `damaged`."""
     from stcore.training.checkpoint import load_checkpoint
 
@@ -166,10 +212,9 @@ def last_good_checkpoint(run: Run, damaged: Path) -> Path | None:
         if path == damaged:
             continue
         try:
-            load_checkpoint(path)
+            return load_checkpoint(path)
         except UserError:
             continue
-        return path
     return None
 
 
@@ -183,24 +228,34 @@ def _claim(folder: Path) -> Path:
         folder.mkdir(parents=True)
     except FileExistsError:
         if not folder.is_dir() or any(folder.iterdir()):
-            raise UserError(f"{folder}: exists already; expected a new folder; go on with --resume, or name another")\
-                from None  # fmt: skip
+            raise _taken(folder) from None
     except OSError as error:
-        raise UserError(f"{folder}: cannot be made: {error.strerror}; name another folder with --run") from error
+        raise _not_made(folder, error) from error
     return folder
 
 
 def _claim_fresh(stem: str) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    runs = Path("runs")
     number = 1
-    while True:
-        folder = Path("runs") / (f"{stem}-{stamp}" if number == 1 else f"{stem}-{stamp}-{number}")
-        try:
-            folder.parent.mkdir(exist_ok=True)
-            folder.mkdir()
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise UserError(f"{folder}: cannot be made: {error.strerror}; name another folder with --run") from error
-        else:
-            return folder
+    try:
+        runs.mkdir(exist_ok=True)
+        while True:
+            folder = runs / (f"{stem}-{stamp}" if number == 1 else f"{stem}-{stamp}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+    except OSError as error:
+        raise _not_made(runs, error) from error
+
+
+def _taken(folder: Path) -> UserError:
+    return UserError(f"{folder}: exists already; expected a new folder; go on with --resume, or name another")
+
+
+def _not_made(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: cannot be made: {error.strerror}; expected a folder that can be written; name another "
+                     "with --run")  # fmt: skip
