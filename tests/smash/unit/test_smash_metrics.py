@@ -159,7 +159,6 @@ def test_an_impossible_mark_gives_an_infinite_loss_and_no_interval():
     [
         ({"gap_samples": torch.full((EVENTS, SAMPLES), torch.nan)}, "gap samples: 90 events with non-finite values"),
         ({"location": torch.full((EVENTS, 2), torch.inf)}, "locations: 90 events with non-finite values"),
-        ({"gap": torch.zeros(3)}, r"gaps: shape \(3,\); expected \(90,\)"),
         ({"mark": torch.full((EVENTS,), 3)}, "marks: from 3 to 3; expected 0 to 2"),
         ({"mark_samples": torch.full((EVENTS, SAMPLES), -1)}, "sampled marks: from -1 to -1; expected 0 to 2"),
         ({"mark_samples": None, "mark_probability": None}, "mark forecast: neither probabilities nor samples"),
@@ -168,6 +167,11 @@ def test_an_impossible_mark_gives_an_infinite_loss_and_no_interval():
 def test_what_cannot_be_scored_is_refused(change, said):
     with pytest.raises(UserError, match=said):
         event_scores(**{**_forecast(), **change})
+
+
+def test_shapes_that_do_not_fit_are_refused_with_and_without_shape_checks():
+    with pytest.raises((UserError, TypeError), match=r"gaps: shape \(3,\); expected \(90,\)|parameter 'gap'"):
+        event_scores(**{**_forecast(), "gap": torch.zeros(3)})
 
 
 def test_two_samples_and_no_events_are_refused():

@@ -57,7 +57,7 @@ class Summary(TypedDict):
     curves: dict[str, list[float]]
     """`levels`, observed coverage `gap` and `location` at them; `pit_gap` counts per bin; `confidence`, `accuracy`
     and `count` per bin of the mark's confidence (0 where empty); the same with `floor_` before the name."""
-    marks: list[dict[str, float]]
+    marks: list[dict[str, int | float]]
     """Per mark: index, events, share, mean forecast probability, recall, precision."""
 
 
@@ -228,7 +228,7 @@ def _curves(scored: dict[str, Tensor], prefix: str) -> dict[str, list[float]]:
     return {name: value.tolist() for name, value in curves.items()}
 
 
-def _mark_table(scored: dict[str, Tensor]) -> list[dict[str, float]]:
+def _mark_table(scored: dict[str, Tensor]) -> list[dict[str, int | float]]:
     if "mark" not in scored:
         return []
     truth, predicted, probability = scored["mark"], scored["mark_predicted"], scored["mark_probability"]
@@ -238,7 +238,7 @@ def _mark_table(scored: dict[str, Tensor]) -> list[dict[str, float]]:
 
 def _mark_line(
     mark: int, came: Bool[Tensor, "event"], said: Bool[Tensor, "event"], probability: Float[Tensor, "event"]
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     both, events, predictions = float((came & said).sum()), float(came.sum()), float(said.sum())
     return {
         "mark": mark,

@@ -31,7 +31,7 @@ class SelfExciting:
 
     background_rate: Float64[ndarray, "mark"]
     """μ, events per unit of time for each mark; above 0 in sum."""
-    offspring: Float64[ndarray, "mark mark"]
+    offspring: Float64[ndarray, "parent child"]
     """A: mean number of direct descendants by mark of the parent (row) and of the child (column)."""
     decay: float
     """β, 1 / unit of time."""
