@@ -25,9 +25,10 @@ def oddities(events: EventSequences) -> list[str]:
 def overlaps(parts: Parts[EventSequences]) -> list[str]:
     """Return one sentence for each pair of parts that share transitions: the same gap, mark and place."""
     keys = {name: _transitions(part) for name, part in parts.named().items()}
+    taken = {name: _moving(part, keys[name]) for name, part in parts.named().items()}
     found: list[str] = []
     for later, earlier in (("val", "train"), ("test", "train"), ("test", "val")):
-        shared = int(np.isin(keys[later], keys[earlier]).sum())
+        shared = int(np.isin(taken[later], taken[earlier]).sum())
         if shared:
             found.append(
                 f"{shared:,} of {len(keys[later]):,} transitions of {later} also occur in {earlier}: "
@@ -48,6 +49,11 @@ def _later(events: EventSequences) -> NDArray[np.bool_]:
     later = np.ones(events.num_events, dtype=np.bool_)
     later[events.offsets[:-1][events.lengths > 0]] = False
     return later
+
+
+def _moving(events: EventSequences, transitions: NDArray[np.void]) -> NDArray[np.void]:
+    """Return the transitions with a gap above 0: those without coincide by chance."""
+    return transitions[events.gaps()[_later(events)] > 0.0]
 
 
 def _items(rows: NDArray[np.float64]) -> NDArray[np.void]:
@@ -100,7 +106,7 @@ def _repeats(events: EventSequences) -> Iterator[str]:
     if (twice := events.num_events - len(np.unique(_items(rows)))) > 0:
         yield f"{_share(twice, events.num_events)} events are duplicates: same sequence, time, mark and place"
     steps = _transitions(events)
-    moving = steps[events.gaps()[_later(events)] > 0.0]
+    moving = _moving(events, steps)
     distinct = len(np.unique(moving))
     if distinct < 0.95 * len(moving) and events.num_sequences > 1:
         yield (

@@ -31,6 +31,8 @@ class EventReadOptions:
     """`degrees` checks longitudes and latitudes; `auto` is degrees where the columns are named so."""
     missing: Literal["error", "drop"] = "error"
     """What to do with a row that has an empty or non-finite cell."""
+    window: float = 0.0
+    """Cut sequences into consecutive windows of this length in `time_unit`, for one long catalogue; 0 leaves them."""
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     """Shares of train, val and test when one file holds all sequences; cut in the order of the file."""
     separator: str = ""
@@ -38,12 +40,17 @@ class EventReadOptions:
     decimal: Literal[".", ","] = "."
     """Decimal mark of a CSV file."""
     max_bytes: int = 0
-    """Largest size in memory of one file; 0 means half of this machine's memory."""
+    """Largest size in memory of one file; 0 means half of this machine's memory, and for compressed files not more
+    than 200 times their size (from 64 MB)."""
 
     def __post_init__(self) -> None:
         if any(share < 0.0 for share in self.split) or not 0.999 < sum(self.split) < 1.001 or self.split[0] <= 0.0:
             raise UserError(f"data.split: {self.split}; expected three shares that sum to 1, the first above 0")
         if self.max_bytes < 0:
             raise UserError(f"data.max-bytes: {self.max_bytes}; expected 0 (half of memory) or more")
+        if not 0.0 <= self.window < float("inf"):
+            raise UserError(f"data.window: {self.window}; expected 0 (leave sequences whole) or a length of time")
+        if not self.time_column:
+            raise UserError("data.time-column: ''; expected the name of a column")
         if len(self.separator) > 1:
             raise UserError(f"data.separator: {self.separator!r}; expected one character")
