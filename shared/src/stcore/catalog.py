@@ -258,6 +258,15 @@ def locate(card: Card) -> Path:
     raise UserError(f"{card.name}: not found under {looked}; expected {_names(card)} in {card.folders[0]}; {how}")
 
 
+def is_here(card: Card) -> bool:
+    """Return whether the data set is on this machine."""
+    try:
+        locate(card)
+    except UserError:
+        return False
+    return True
+
+
 def _names(card: Card) -> str:
     return ", ".join(file.path for file in card.files)
 

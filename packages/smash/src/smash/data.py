@@ -7,7 +7,7 @@ constants come from the training part alone, and values outside the fitted range
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Features:
         return (feature - low) / (high - low)
 
     def log_gap_slope(self, gap: Tensor) -> Tensor:
-        """Logarithm of the derivative of `gap_unit`, which turns densities of normalised gaps into densities in time."""
+        """Logarithm of the slope of `gap_unit`; added to a log density of normalised gaps it makes one in time."""
         span = float(self.scaler.high[0]) - float(self.scaler.low[0])
         slope = torch.full_like(gap, 1.0 / span, dtype=torch.float64)
         return (slope / gap.double().clamp_min(GAP_FLOOR)).log() if self.log_gap else slope.log()
@@ -133,9 +133,13 @@ class EncodedEvents:
 
     def batch(self, ids: Indices) -> Batch:
         """Pad the sequences `ids` on the right with zeros."""
-        lengths = torch.from_numpy(self.lengths[ids])
-        return Batch(*(self._padded(column, ids) for column in (self.time, self.gap, self.location)),
-                     None if self.mark is None else self._padded(self.mark, ids), lengths)  # fmt: skip
+        return Batch(
+            time=self._padded(self.time, ids),
+            gap=self._padded(self.gap, ids),
+            location=self._padded(self.location, ids),
+            mark=None if self.mark is None else self._padded(self.mark, ids),
+            lengths=torch.from_numpy(self.lengths[ids]),
+        )
 
     def _padded(self, column: Tensor, ids: Indices) -> Tensor:
         rows = [column[self.offsets[i] : self.offsets[i + 1]] for i in ids]
@@ -174,6 +178,13 @@ def draws(events: EncodedEvents, ids: Indices, config: TrainConfig, *stream: str
         for i, length in zip(ids, events.lengths[ids], strict=True)
     ]
     return torch.from_numpy(np.concatenate(rows))
+
+
+def prefix(events: EventSequences, count: int) -> EventSequences:
+    """Return the first `count` events of a single sequence."""
+    mark = None if events.mark is None else events.mark[:count]
+    return replace(events, time=events.time[:count], location=events.location[:count], mark=mark,
+                   offsets=np.array([0, count]))  # fmt: skip
 
 
 def predictable(lengths: NDArray[np.int64]) -> Indices:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +64,9 @@ class Report:
             for name, errors in self.constants.items()
         ]
         summary = self.tables[model]
-        title = f"{summary['events']:,} events of {summary['sequences']} sequences, {self.facts['samples']} samples each"
+        title = (
+            f"{summary['events']:,} events of {summary['sequences']} sequences, {self.facts['samples']} samples each"
+        )
         return "\n".join([title, self.facts["protocol"], "", _aligned([head, *lines]), "",
                           "constant predictors, fitted on the training part:", _aligned(constants)])  # fmt: skip
 
@@ -175,8 +176,3 @@ def _aligned(table: list[list[str]]) -> str:
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     cells = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in table)
     return "\n".join("  ".join(line).rstrip() for line in cells)
-
-
-def summary_path(run: Path, part: str = "test") -> Path:
-    """Return where `smash evaluate` keeps its figures."""
-    return run / f"evaluation-{part}.json"

@@ -44,8 +44,9 @@ def catalogue(options: NameOptions) -> Outcome:
     """Do `smash data list`."""
     from stcore.catalog import CARDS, is_here
 
-    lines = [f"{card.name}: {card.what} ({'here' if is_here(card) else 'not here'})" for card in CARDS]
-    return Outcome("\n".join(lines), {card.name: {"what": card.what, "here": is_here(card)} for card in CARDS})
+    rows = {name: {"what": card.title, "here": is_here(card)} for name, card in CARDS.items()}
+    lines = [f"{name}: {row['what']} ({'here' if row['here'] else 'not here'})" for name, row in rows.items()]
+    return Outcome("\n".join(lines), rows)
 
 
 def fetch(options: NameOptions) -> Outcome:

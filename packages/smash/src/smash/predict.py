@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +22,18 @@ from smash.config import SamplerConfig, TrainConfig
 from smash.data import Features, consecutive, event_seed
 from smash.model import Batch, Smash
 from smash.options import ForecastOptions, PredictOptions
+from smash.regions import regions
 from smash.sampling import gap_law, sample
 from smash.train import restore_features
 from stcore.baselines import EventSamples
+from stcore.cli import Outcome
 from stcore.configuration import from_plain
 from stcore.errors import UserError
-from stcore.events import EventSequences
+from stcore.events import CALENDAR_UNITS, EventSequences
+from stcore.files import write_atomically
 from stcore.metrics.scores import geometric_median, quantiles
 from stcore.readers import read_event_parts, read_events_or_parts
+from stcore.tables import check_table_path, write_table
 from stcore.training.checkpoint import load_checkpoint
 from stcore.training.run import Run
 
@@ -117,9 +122,7 @@ class Forecaster:
             )
             yield Drawn(sequence, event, samples, extra)
 
-    def sample(
-        self, events: EventSequences, *, samples: int = 300, at: At = "last", seed: int | None = None
-    ) -> Drawn:
+    def sample(self, events: EventSequences, *, samples: int = 300, at: At = "last", seed: int | None = None) -> Drawn:
         """Draw `samples` samples of the next event of each sequence, all at once in memory."""
         chunks = list(self.stream(events, at=at, sampler=replace(self.config.sampler, samples=samples), seed=seed))
         if not chunks:
@@ -163,7 +166,9 @@ class Forecaster:
             columns[f"gap_{level:g}"] = gaps[:, column]
             columns[f"time_{level:g}"] = columns["last_time"] + gaps[:, column]
             if events.origin is not None:
-                columns[f"timestamp_{level:g}"] = events.timestamps(drawn.sequence, columns[f"time_{level:g}"])
+                start = events.origin[drawn.sequence]
+                elapsed = columns[f"time_{level:g}"] * CALENDAR_UNITS[events.time_unit]
+                columns[f"timestamp_{level:g}"] = start + elapsed.round().astype("timedelta64[us]")
         columns["x"], columns["y"] = geometric_median(drawn.samples.location).numpy().T
         if drawn.samples.mark_probability is not None:
             shares = drawn.samples.mark_probability.double().mean(1).numpy()
@@ -210,6 +215,44 @@ class Forecaster:
             mark = torch.tensor(known[row]).to(self.device)[:, None]
             result["gap_mark_log_density"] = law.log_joint_at(unit, mark)[:, 0].cpu() + slope
         return result
+
+
+def command(options: PredictOptions) -> Outcome:
+    """Do `smash predict`: a table of quantiles and probabilities, and regions as GeoJSON when asked for."""
+    check_table_path(options.out)
+    _check_levels(options)
+    forecaster = Forecaster.load(options.run, device=options.device)
+    events = events_of(options, forecaster)
+    shapes: list[dict[str, Any]] = []
+
+    def pieces() -> Iterator[dict[str, NDArray[Any]]]:
+        for drawn in forecaster.stream(events, at=options.at, sampler=options.sampler, seed=options.seed):
+            columns = forecaster.table(drawn, events, options.levels)
+            if options.regions is not None or options.region_levels:
+                found = regions(drawn.samples.location, options.region_levels)
+                for level, areas in zip(options.region_levels, found.areas.T, strict=True):
+                    columns[f"region_area_{level:g}"] = areas
+                if options.regions is not None:
+                    shapes.extend(found.features(columns["sequence_id"], columns["event"]))
+            yield columns
+
+    rows = write_table(options.out, pieces())
+    written = [str(options.out)]
+    if options.regions is not None:
+        text = json.dumps({"type": "FeatureCollection", "features": shapes})
+        write_atomically(options.regions, [text.encode()])
+        written.append(str(options.regions))
+    units = {"gap": events.time_unit, "time": events.time_unit, "x": events.coordinates, "y": events.coordinates}
+    return Outcome(f"{rows:,} forecasts in {', '.join(written)}", {"files": written, "rows": rows, "units": units})
+
+
+def _check_levels(options: PredictOptions) -> None:
+    for name, levels in (("--levels", options.levels), ("--region-levels", options.region_levels)):
+        wrong = [level for level in levels if not 0.0 < level < 1.0]
+        if wrong:
+            raise UserError(f"{name}: {wrong[0]}; expected shares between 0 and 1")
+    if options.regions is not None and not options.regions.parent.is_dir():
+        raise UserError(f"{options.regions}: folder {options.regions.parent} does not exist; expected an existing one")
 
 
 def pick_device(device: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from smash.config import OptimiserConfig, TrainConfig
 from smash.data import EncodedEvents, Features, TrainingBatches, draws, predictable
 from smash.loss import LossTerms, total_loss
 from smash.model import Batch, Smash
+from smash.options import DEFAULT_PRESET, TrainOptions
+from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import to_plain
 from stcore.errors import UserError
 from stcore.events import EventSequences
@@ -23,7 +24,7 @@ from stcore.splits import Parts
 from stcore.training.checkpoint import Checkpoint, load_checkpoint
 from stcore.training.loop import FitResult, Loss, RateByEpoch, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator, share_path, sum_over_ranks, world_size
-from stcore.training.run import Run
+from stcore.training.run import Run, load_for_resume
 
 
 def train(
@@ -43,7 +44,7 @@ def train(
         config: the whole configuration.
         parts: the data, when it is at hand already; otherwise `config.data` says where it is.
         run: folder of the run; None makes a fresh one under `runs/`.
-        resume: a checkpoint file of a run to go on with; `config` must be that run's.
+        resume: a run or one of its checkpoint files to go on with; `config` must be that run's.
         init_from: a run or checkpoint whose weights a new run starts from, with its scaling and marks.
         preset: name that a fresh folder gets.
         device: `auto`, `cpu` or `cuda`.
@@ -53,29 +54,45 @@ def train(
         UserError: data or configuration cannot be used.
         Diverged, Interrupted: see `stcore.training.loop.fit`.
     """
+    directory, checkpoint = load_for_resume(resume) if resume else (None, None)
     parts = parts or read_event_parts(config.data)
     _check(config, parts)
-    checkpoint = load_checkpoint(resume) if resume else None
     start = checkpoint or (_weights(init_from) if init_from else None)
     features = restore_features(start) if start else Features.fit(parts.train, log_gap=config.data.log_gap)
-    encoded = Parts(*(features.encode(part) for part in (parts.train, parts.val, parts.test)))
+    encoded = parts.map(features.encode)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = Smash(config.model, num_marks=features.num_marks)
     if init_from and start:
         _load_weights(model, start)
     optimiser = make_optimiser(model, config.optimiser)
     accelerator = make_accelerator(device, config.fit.precision)
-    directory = Run.reopen(resume.parent.parent) if resume else _new_run(run, preset, config, accelerator)
+    preset = checkpoint.metadata["preset"] if checkpoint else preset
     facts = {"package": "smash", "version": version("smash"), "core": version("stcore"), "preset": preset,
              "config": to_plain(config), "data": features.facts()}  # fmt: skip
     return fit(
         model, Step(config), TrainingBatches(encoded.train, parts.train.sequence_id, config), optimiser,
-        config=config.fit, run=directory, seed=config.seed, facts=facts, constants=features.constants(),
-        schedule=RateByEpoch(optimiser, lambda epoch: learning_rate(epoch, config)),
+        config=config.fit, run=directory or _new_run(run, preset, config, accelerator), seed=config.seed, facts=facts,
+        constants=features.constants(), schedule=RateByEpoch(optimiser, lambda epoch: learning_rate(epoch, config)),
         evaluate=Validation(encoded.val, config, rank=accelerator.process_index, ranks=accelerator.num_processes),
         select=Select("val/loss", min_delta=config.fit.min_delta), ema=_average(model, config), resume=checkpoint,
         device=device, quiet=quiet,
     )  # fmt: skip
+
+
+def command(options: TrainOptions) -> Outcome:
+    """Do `smash train`."""
+    config = options.settings
+    if options.resume:
+        stored = run_config(TrainConfig, run_of(options.resume))
+        refuse_changes(stored, config, harmless=("fit.workers", "fit.tensorboard", "data.max_bytes"))
+    name = options.preset or ("custom" if options.config else DEFAULT_PRESET)
+    result = train(config, run=options.run, resume=options.resume, init_from=options.init_from, preset=name,
+                   device=options.device, quiet=options.quiet)  # fmt: skip
+    best = "not evaluated" if result.best is None else f"best val/loss {result.best:.5f}"
+    how = "stopped early" if result.stopped_early else "done"
+    data = {"run": str(result.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
+            "stopped_early": result.stopped_early}  # fmt: skip
+    return Outcome(f"{how} after {result.epoch} epochs ({result.step} steps), {best}; run: {result.run.folder}", data)
 
 
 class Step:
@@ -187,8 +204,3 @@ def _new_run(folder: Path | None, preset: str, config: TrainConfig, accelerator:
             Run.create(folder, package="smash", preset=preset, config={"preset": preset, **to_plain(config)}).folder
         )
     return Run(Path(share_path(made) if world_size() > 1 else made))
-
-
-def with_data(config: TrainConfig, *sources: str) -> TrainConfig:
-    """Return `config` with other data sources."""
-    return replace(config, data=replace(config.data, source=sources))
