@@ -36,7 +36,7 @@ def test_order_of_samples_and_chunks_do_not_matter(seed, size):
         assert bool((whole >= -1e-12).all())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=seeds, size=st.integers(3, 30))
 def test_geometric_median_beats_mean_and_every_sample(seed, size):
     rng = np.random.default_rng(seed)
@@ -45,3 +45,13 @@ def test_geometric_median_beats_mean_and_every_sample(seed, size):
     rivals = torch.cat([samples, samples.mean(1, keepdim=True)], dim=1)
     others = torch.cdist(rivals, samples).mean(2).amin(1)
     assert bool((best <= others * (1 + 1e-4)).all())
+
+
+def test_geometric_median_leaves_a_sample_that_is_not_the_best_point():
+    corners = torch.tensor([[[0.0, 0.0], [1.0, 1.0], [2.0, 0.1], [1.0, -5.0], [1.0, 7.0]]])  # starts on (1, 0.1)
+    stuck = torch.tensor([[[-1.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.1, 3.0], [-0.1, 4.0]]])  # starts on (0, 0)
+    for samples in (corners, stuck):
+        x, y = (torch.linspace(-2.0, 3.0, 501, dtype=torch.float64) for _ in range(2))
+        grid = torch.cartesian_prod(x, y)
+        reached = torch.cdist(scores.geometric_median(samples), samples[0].double()).mean()
+        assert float(reached) <= float(torch.cdist(grid, samples[0].double()).mean(1).amin()) + 1e-6

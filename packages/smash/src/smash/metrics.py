@@ -13,7 +13,8 @@ Scott bandwidth is too wide for long-tailed gaps; it is computed for comparison 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,18 +116,30 @@ def event_scores(
     """
     _check(gap_samples, location_samples, gap, location)
     nominal = torch.tensor(levels, dtype=torch.float64, device=gap_samples.device)
-    result = _gap_scores(gap_samples, gap, nominal, legacy=legacy)
-    result |= _location_scores(location_samples, location, nominal, legacy=legacy)
-    marks = None if mark is None else _MarkForecast.read(mark, mark_probability, mark_samples, num_marks)
-    if marks is not None and mark is not None:
-        result |= marks.against(mark)
-    if floor:
-        stand = _gap_scores(*calibration.stand_in(gap_samples), nominal, legacy=legacy)
-        stand |= _location_scores(*calibration.stand_in(location_samples), nominal, legacy=legacy)
-        if marks is not None:
-            stand |= marks.against_itself()
-        result |= {f"floor/{name}": value for name, value in stand.items()}
+    with _one_thread():
+        result = _gap_scores(gap_samples, gap, nominal, legacy=legacy)
+        result |= _location_scores(location_samples, location, nominal, legacy=legacy)
+        marks = None if mark is None else _MarkForecast.read(mark, mark_probability, mark_samples, num_marks)
+        if marks is not None and mark is not None:
+            result |= marks.against(mark)
+        if floor:
+            stand = _gap_scores(*calibration.stand_in(gap_samples), nominal, legacy=legacy)
+            stand |= _location_scores(*calibration.stand_in(location_samples), nominal, legacy=legacy)
+            if marks is not None:
+                stand |= marks.against_itself()
+            result |= {f"floor/{name}": value for name, value in stand.items()}
     return result | dict(extra or {})
+
+
+@contextmanager
+def _one_thread() -> Generator[None, None, None]:
+    """Keep torch to one thread: the blocks are sized for the cache, and handing them out costs more than it saves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def join(chunks: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

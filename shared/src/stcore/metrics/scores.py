@@ -111,21 +111,29 @@ def geometric_median(
 ) -> Float[Tensor, "event axis"]:
     """Find the point with the least mean distance to the samples: the point forecast the mean distance asks for.
 
-    Weiszfeld's iteration from the coordinate-wise median, each distance rounded off within 1e-9 of the event's spread
-    so that an iterate may sit on a sample. An event stops once it moves less than `tolerance` times its spread,
-    whatever the others do.
+    Weiszfeld's iteration from the coordinate-wise median, with the correction that lets it leave a sample it sits on
+    (within `tolerance` times the event's spread). An event stops once it moves less than that, whatever others do.
+    Source: Vardi and Zhang, "The multivariate L1-median and associated data depth", PNAS 2000, eq. 2.6.
     """
     points = samples.double()
     spread = torch.linalg.vector_norm(points.std(dim=1, correction=0), dim=-1)
-    soften = (1e-9 * spread).square().clamp_min(1e-300)[:, None]
     centre = points.median(dim=1).values
     settled = spread <= 0.0
     for _ in range(max_steps):
-        weight = ((points - centre[:, None, :]).square().sum(-1) + soften).rsqrt()
-        moved = (weight[:, :, None] * points).sum(1) / weight.sum(1, keepdim=True)
-        step = torch.linalg.vector_norm(moved - centre, dim=-1)
-        centre = torch.where(settled[:, None], centre, moved)
-        settled |= ~(step > tolerance * spread)
+        shift = points - centre[:, None, :]
+        apart = shift.square().sum(-1).sqrt()
+        on_it = apart <= tolerance * spread[:, None]
+        weight = torch.where(on_it, 0.0, apart.reciprocal())
+        pull = (weight[:, :, None] * shift).sum(1)
+        held = (on_it.sum(1) / torch.linalg.vector_norm(pull, dim=-1)).nan_to_num(1.0).clamp_max(1.0)
+        step = (1.0 - held[:, None]) * pull / weight.sum(1, keepdim=True).clamp_min(1e-300)
+        centre = torch.where(settled[:, None], centre, centre + step)
+        settled |= ~(torch.linalg.vector_norm(step, dim=-1) > tolerance * spread)
         if bool(settled.all()):
             break
-    return centre
+    # Towards a best point that is a sample the steps shrink without end: take the nearest sample where it is better.
+    nearest = (points - centre[:, None, :]).square().sum(-1).argmin(1)
+    sample = points.gather(1, nearest[:, None, None].expand(-1, 1, points.shape[2]))
+    away = torch.linalg.vector_norm(points - centre[:, None, :], dim=-1).sum(1)
+    better = torch.linalg.vector_norm(points - sample, dim=-1).sum(1) < away
+    return torch.where(better[:, None], sample[:, 0], centre)
