@@ -285,7 +285,8 @@ def _parse_once(kind: Any, tokens: Sequence[str], prog: str, default: Any) -> An
         if "--help" not in tokens and "-h" not in tokens:
             os.environ["COLUMNS"] = "1000"
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
-            markers = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+            # A flag has its --no- form too, whatever the default that a preset or a run gives it.
+            markers = (tyro.conf.AvoidSubcommands,)
             return tyro.cli(kind, args=list(tokens), prog=prog, config=markers, **known)
     except SystemExit as stop:
         if stop.code not in (0, None):

@@ -1,0 +1,274 @@
+"""The harness of the fault tests: run a command with a fault and say what came of it; one row per package.
+
+A later package adds its row to `PACKAGES`; the tests of `test_faults_*.py` then hold for it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LAUNCHER = Path(__file__).with_name("fault_launcher.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inside:
+    """Faults inside the process, laid by `fault_launcher`."""
+
+    only: str = ".tmp-"
+    """The files concerned: those whose path contains this."""
+    slow_write_s: float = 0.0
+    """Pause before each piece that is written to them."""
+    piece_bytes: int = 1 << 14
+    """Size of such a piece."""
+    fail_call: str = "any"
+    """`open`, `write`, `fsync`, `replace`, `truncate` or any of these."""
+    fail_nth: int = 0
+    """Which of these calls fails, once; 0 none."""
+    fail_errno: int = 28
+    """With which error; 28 is ENOSPC, 5 EIO."""
+    file_limit_bytes: int = 0
+    """Largest file that the process may write (RLIMIT_FSIZE); 0 sets no limit."""
+    poison: str = ""
+    """Function `module:name` whose result becomes not finite."""
+    poison_call: int = 1
+    poison_kind: str = "loss"
+    """`loss` or `gradient`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """What happens to a command while it runs."""
+
+    number: int = 0
+    """Signal to send to it; 0 none."""
+    after_s: float = 0.0
+    """Seconds after the start, or after `when` came true."""
+    when: Callable[[Path], bool] | None = None
+    """Send it as soon as this holds of the folder."""
+    again_after_s: float | None = None
+    """Send it once more, this long after the first."""
+    inside: Inside = field(default_factory=Inside)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a command."""
+
+    code: int
+    """Exit code; -n for a process that signal n ended."""
+    stderr: list[str]
+    stdout: str
+    files: dict[str, str]
+    """SHA-256 of every file in the folder, by its path inside."""
+    seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+    """Largest resident set of any child so far."""
+
+
+def run(
+    command: Sequence[str], *, folder: Path, fault: Fault | None = None, timeout_s: float = 120.0,
+    environment: dict[str, str] | None = None,
+) -> Result:  # fmt: skip
+    """Run `command` (a module and its arguments) in `folder`, with `fault`, and wait for its end."""
+    fault = fault or Fault()
+    launched = [sys.executable, "-m", *command]
+    if fault.inside != Inside():
+        launched = [sys.executable, str(LAUNCHER), json.dumps(asdict(fault.inside)), *command]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    process = subprocess.Popen(
+        launched, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        _strike(process, fault, folder, started + timeout_s)
+        stdout, stderr = process.communicate(timeout=max(1.0, started + timeout_s - time.monotonic()))
+    finally:
+        process.kill()
+        process.wait()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Result(process.returncode, stderr.splitlines(), stdout, digests(folder), time.monotonic() - started, cpu,
+                  after.ru_maxrss * 1024)  # fmt: skip
+
+
+def _strike(process: subprocess.Popen[str], fault: Fault, folder: Path, deadline: float) -> None:
+    if not fault.number:
+        return
+    while fault.when is not None and not fault.when(folder) and process.poll() is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the moment of the fault never came")
+        time.sleep(0.002)
+    for pause in [fault.after_s, *([] if fault.again_after_s is None else [fault.again_after_s])]:
+        try:
+            process.wait(timeout=pause)
+        except subprocess.TimeoutExpired:
+            process.send_signal(fault.number)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file under `folder`."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def outcome(run_folder: Path) -> dict[str, bytes]:
+    """Return what a killed and resumed run must share with an uninterrupted one, byte for byte."""
+    last = max((run_folder / "checkpoints").glob("step-*.safetensors"), key=step_of)
+    files = [last, run_folder / "checkpoints/best.safetensors", run_folder / "metrics.jsonl", run_folder / "config.toml"]
+    return {file.name: file.read_bytes() for file in files}
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step in the name of a checkpoint."""
+    return int(checkpoint.stem.removeprefix("step-"))
+
+
+def inside_a_save(folder: Path) -> bool:
+    """Tell whether a temporary file of a checkpoint exists: its writer is at work."""
+    return any(folder.glob("*/checkpoints/.step-*.tmp-*"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageUnderTest:
+    """How the fault tests use a package."""
+
+    module: str
+    """What `python -m` runs."""
+    write_data: Callable[[Path], None]
+    """Write miniature data to this file."""
+    data_suffix: str
+    flags: tuple[str, ...]
+    """Flags of a miniature training, a few seconds long, that saves after every step; no data, no run."""
+    steps: int
+    """Optimiser steps of that training."""
+    loss: str
+    """The function `module:name` that yields the training loss."""
+    bad_configurations: Callable[[], dict[str, BadConfiguration]]
+
+    def train(self, folder: Path, *more: str, run: str = "run") -> list[str]:
+        """Return the command that trains the miniature into `run`; the data are made on first use."""
+        data = folder / f"data{self.data_suffix}"
+        if not data.exists():
+            self.write_data(data)
+        return [self.module, "train", "--data", data.name, "--run", run, *self.flags, *more]
+
+    def resume(self, target: str, *more: str) -> list[str]:
+        """Return the command that goes on with `target`."""
+        return [self.module, "train", "--resume", target, "--device", "cpu", "--quiet", *more]
+
+
+@dataclass(frozen=True)
+class BadConfiguration:
+    """A configuration file that must be refused, and what the line must say."""
+
+    content: bytes
+    fragments: tuple[str, ...]
+
+
+def write_marked_events(path: Path) -> None:
+    """Write 40 sequences of 4 to 12 marked events to a CSV file."""
+    random = np.random.Generator(np.random.Philox(key=7))
+    lines = ["sequence,time,x,y,mark"]
+    for sequence in range(40):
+        times = random.exponential(1.0, int(random.integers(4, 13))).cumsum()
+        lines += [
+            f"{sequence},{time:.6f},{random.normal():.6f},{random.normal():.6f},{'ab'[int(random.integers(2))]}"
+            for time in times
+        ]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def event_configurations() -> dict[str, BadConfiguration]:
+    """Return configurations that `smash` must refuse."""
+
+    def bad(content: str, *fragments: str) -> BadConfiguration:
+        return BadConfiguration(content.encode(), fragments)
+
+    return {
+        "unknown section": bad("[modle]\nwidth = 8\n", "unknown key 'modle'", "did you mean 'model'"),
+        "unknown key": bad("[fit]\nepoch = 8\n", "unknown key 'fit.epoch'", "did you mean 'epochs'"),
+        "unknown key, nothing near": bad("[fit]\nxyzzy = 8\n", "unknown key 'fit.xyzzy'", "expected one of"),
+        "unknown top-level key": bad("sede = 1\n", "unknown key 'sede'", "did you mean 'seed'"),
+        "class path": bad('_target_ = "os.system"\n', "unknown key '_target_'"),
+        "string for a number": bad('[fit]\nepochs = "3"\n', "fit.epochs is '3'", "expected a whole number"),
+        "fraction for a whole number": bad("[fit]\nepochs = 1.5\n", "fit.epochs is 1.5", "expected a whole number"),
+        "truth for a whole number": bad("[fit]\nepochs = true\n", "fit.epochs is true", "expected a whole number"),
+        "truth for a number": bad("[model]\ndropout = false\n", "model.dropout is false", "expected a number"),
+        "number for a truth": bad("[data]\nlog_gap = 1\n", "data.log_gap is 1", "expected true or false"),
+        "date for a number": bad("seed = 2020-01-01\n", "seed is", "expected a whole number"),
+        "string for a list": bad('[data]\nsource = "a.csv"\n', "data.source is 'a.csv'", "expected a list"),
+        "numbers for strings": bad("[data]\nsource = [1, 2]\n", "data.source is [1, 2]", "each a string"),
+        "list too short": bad("[data]\nsplit = [0.8, 0.2]\n", "data.split is [0.8, 0.2]", "a list of 3"),
+        "list too long": bad("[data]\nsplit = [0.7, 0.1, 0.1, 0.1]\n", "data.split is [0.7", "a list of 3"),
+        "number for a table": bad("fit = 3\n", "fit is 3", "expected a table"),
+        "array of tables": bad("[[fit]]\nepochs = 3\n", "fit is", "expected a table"),
+        "table for a number": bad("[fit.epochs]\na = 1\n", "fit.epochs is", "expected a whole number"),
+        "unknown choice": bad('[sampler]\nmode = "exat"\n', "sampler.mode is 'exat'", "'exact', 'batched', 'reference'"),
+        "below the range": bad("[fit]\nepochs = 0\n", "fit.epochs: 0", "at least 1"),
+        "above the range": bad("[noise]\nsigma_time = 11.0\n", "noise.sigma_time: 11.0", "(0, 10]"),
+        "negative": bad("[fit]\nworkers = -1\n", "fit.workers: -1", "0 or more"),
+        "not a number": bad("[noise]\nsigma_time = nan\n", "noise.sigma_time: nan", "(0, 10]"),
+        "infinite": bad("[optimiser]\nlearning_rate = inf\n", "optimiser.learning-rate: inf", "(0, 10)"),
+        "share of one": bad("[model]\ndropout = 1.0\n", "model.dropout: 1.0", "a share in [0, 1)"),
+        "across fields": bad("[optimiser]\nfinal_learning_rate = 0.5\n", "optimiser.final-learning-rate: 0.5",
+                             "between 0 and learning-rate 0.001"),
+        "shares that do not sum to one": bad("[data]\nsplit = [0.5, 0.1, 0.1]\n", "data.split: (0.5, 0.1, 0.1)", "sum to 1"),
+        "separator of two characters": bad('[data]\nseparator = "::"\n', "data.separator: '::'", "one character"),
+        "broken line": bad("[fit]\nepochs = \n", "no valid TOML", "line 2"),
+        "section twice": bad("[fit]\nepochs = 2\n[fit]\nepochs = 3\n", "no valid TOML", "line 3"),
+        "key twice": bad("seed = 1\nseed = 2\n", "no valid TOML", "line 2"),
+        "nested without end": bad("a = " + "[" * 20_000, "no valid TOML"),
+        "YAML": bad("fit:\n  epochs: 3\n", "no valid TOML", "line 1"),
+        "JSON": bad('{"fit": {"epochs": 3}}\n', "no valid TOML", "line 1"),
+        "not UTF-8": BadConfiguration(b"seed = 1 # \xe9\n", ("byte 11 is not UTF-8",)),
+        "UTF-16": BadConfiguration("seed = 1\n".encode("utf-16"), ("byte 0 is not UTF-8",)),
+        "binary": BadConfiguration(b"\x7fELF\x02\x01\x01" + bytes(64), ("no valid TOML",)),
+        "far too large": bad("# \n" * 500_000, "1,500,000 bytes", "at most"),
+    }  # fmt: skip
+
+
+PACKAGES: dict[str, PackageUnderTest] = {
+    "smash": PackageUnderTest(
+        module="smash.cli",
+        write_data=write_marked_events,
+        data_suffix=".csv",
+        flags=tuple(
+            "--device cpu --quiet --seed 3 --data.batch-sequences 4 --loss.perturbations 3 --model.width 8 "
+            "--model.layers 1 --model.heads 2 --model.key-width 4 --model.value-width 4 --model.recurrent-width 8 "
+            "--model.units 8 --fit.epochs 4 --fit.checkpoint-every 1 --fit.log-every 3 --fit.ema-decay 0.9".split()
+        ),
+        steps=32,
+        loss="smash.train:total_loss",
+        bad_configurations=event_configurations,
+    )
+}
+
+
+def only_line(result: Result) -> str:
+    """Return the one line on standard error; more or fewer is a failure."""
+    assert len(result.stderr) == 1, result.stderr
+    return result.stderr[0]
+
+
+def is_interrupt(result: Result) -> bool:
+    """Tell whether the command ended as after a wish to stop, with its checkpoint written."""
+    return result.code in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read one object per line."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
