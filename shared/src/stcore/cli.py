@@ -10,7 +10,6 @@ import contextlib
 import difflib
 import importlib
 import io
-import json
 import os
 import re
 import signal
@@ -26,6 +25,7 @@ from tyro.conf import Positional
 
 from stcore.configuration import differences, from_plain, overlay, read_toml, to_plain
 from stcore.errors import BUG, DIVERGED, DONE, USER_ERROR, Diverged, Interrupted, UserError
+from stcore.files import to_json
 
 ConfigType = TypeVar("ConfigType")
 
@@ -142,7 +142,7 @@ def run_cli(program: Program, argv: Sequence[str] | None = None) -> int:
     try:
         outcome = _run(program, arguments)
         if outcome is not None:
-            _write(json.dumps(outcome.data, indent=2) if "--json" in arguments else outcome.text)
+            _write(to_json(outcome.data) if "--json" in arguments else outcome.text)
     except UserError as error:
         return _fail(str(error), USER_ERROR, debug=debug)
     except Diverged as error:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
+import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 from stcore.errors import UserError
 
@@ -51,6 +54,19 @@ def replace_durably(path: Path, fill: Callable[[int], None]) -> None:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def to_json(data: object) -> str:
+    """Encode `data` as JSON; numbers that JSON lacks (infinite, not a number) become null."""
+
+    def known(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: known(entry) for key, entry in cast("Mapping[str, Any]", value).items()}
+        if isinstance(value, (list, tuple)):
+            return [known(entry) for entry in cast("Sequence[Any]", value)]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(known(data), indent=1, allow_nan=False)
 
 
 def write_all(descriptor: int, chunk: bytes | memoryview) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +14,7 @@ from smash.predict import Forecaster
 from smash.train import train
 from stcore.cli import DemoOptions, Outcome
 from stcore.events import EventSequences
-from stcore.files import write_atomically
+from stcore.files import to_json, write_atomically
 from stcore.generate.events import TrueForecaster, clustered_city
 from stcore.splits import Parts, cut
 from stcore.training.config import LoopConfig
@@ -51,7 +50,7 @@ def command(options: DemoOptions) -> Outcome:
         return truth.rate(times, history=sequence)
 
     path = result.run.folder / "evaluation-test.json"
-    write_atomically(path, [json.dumps(report.data(), indent=1).encode()])
+    write_atomically(path, [to_json(report.data()).encode()])
     drawn = draw_evaluation(forecaster, parts.test, report, result.run, result.run.figures, seed=options.seed,
                             true_rate=true_rate)  # fmt: skip
     world = f"a self-exciting process of {events.num_events:,} events in {SEQUENCES} sequences, simulated"

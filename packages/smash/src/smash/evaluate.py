@@ -6,7 +6,6 @@ it; the first is not. Scaling and baselines know the training part only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,7 @@ from stcore.baselines import ConstantRate, EventForecaster, EventSamples, Margin
 from stcore.cli import Outcome, run_of
 from stcore.errors import UserError
 from stcore.events import EventSequences
-from stcore.files import write_atomically
+from stcore.files import to_json, write_atomically
 from stcore.readers import read_event_parts
 from stcore.training.run import Run
 
@@ -142,7 +141,7 @@ def command(options: EvaluateOptions) -> Outcome:
     if options.out is not None and not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected an existing one for --out")
     path = folder / f"evaluation-{options.part}.json"
-    write_atomically(path, [json.dumps(report.data(), indent=1).encode()])
+    write_atomically(path, [to_json(report.data()).encode()])
     written = [str(path)]
     if options.figures:
         from smash.drawing import draw_evaluation
