@@ -25,6 +25,33 @@ Integers = NDArray[np.int64]
 Stamps = NDArray[np.datetime64]
 
 
+CALENDAR_UNITS = {
+    "microseconds": 1.0,
+    "milliseconds": 1e3,
+    "seconds": 1e6,
+    "minutes": 60e6,
+    "hours": 3600e6,
+    "days": 86400e6,
+    "weeks": 7 * 86400e6,
+    "years": 365.25 * 86400e6,
+}
+"""Units of time that timestamps can be counted in, and the microseconds in one."""
+
+
+def microseconds(unit: str) -> float:
+    """Return the microseconds in one `unit` of time.
+
+    Raises:
+        UserError: `unit` is none of the calendar's.
+
+    >>> microseconds("hours")
+    3600000000.0
+    """
+    if unit not in CALENDAR_UNITS:
+        raise UserError(f"time unit {unit[:60]!r}: not of the calendar; expected one of {', '.join(CALENDAR_UNITS)}")
+    return CALENDAR_UNITS[unit]
+
+
 def _frozen(values: Any, kind: str, dtype: Any, shape: tuple[int | None, ...]) -> NDArray[Any]:
     """Return a read-only array of `dtype`, or say what is wrong with `values`."""
     given = np.asarray(values)
@@ -295,32 +322,6 @@ class EventSequences:
 
 def _spread(values: NDArray[Any]) -> dict[str, float]:
     return {"min": float(values.min()), "mean": float(values.mean()), "max": float(values.max())}
-
-
-_MICROSECONDS = {
-    "microseconds": 1.0,
-    "milliseconds": 1e3,
-    "seconds": 1e6,
-    "minutes": 60e6,
-    "hours": 3600e6,
-    "days": 86400e6,
-    "weeks": 7 * 86400e6,
-    "years": 365.25 * 86400e6,
-}
-
-
-def microseconds(unit: str) -> float:
-    """Return the microseconds in one `unit` of time.
-
-    Raises:
-        UserError: `unit` is none of the calendar's.
-
-    >>> microseconds("hours")
-    3600000000.0
-    """
-    if unit not in _MICROSECONDS:
-        raise UserError(f"data.time-unit: {unit!r}; expected one of {', '.join(_MICROSECONDS)} to count timestamps in")
-    return _MICROSECONDS[unit]
 
 
 def concatenate(parts: Sequence[EventSequences]) -> EventSequences:

@@ -188,6 +188,10 @@ def _from_arrays(where: str, arrays: dict[str, NDArray[Any]], options: EventRead
         all_ids=True,
     )
     facts = _facts(where, {name: arrays[name] for name in _META if name in arrays})
+    if (ids := facts.pop("sequence_id", None)) is not None:
+        if len(ids) != sequences or len(set(ids)) != sequences:
+            raise UserError(f"{where}: array sequence_id is {short(ids)}; expected {sequences} different names")
+        rows = replace(rows, ids=tuple(ids))
     if (
         "mark" in arrays
         and options.mark_column.lower() != "none"

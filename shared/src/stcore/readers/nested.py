@@ -136,7 +136,8 @@ def _lists(sequences: list[Any], options: EventReadOptions, where: str) -> Rows:
             found = f"{len(event)} values" if isinstance(event, list) else short(event)
             expected = f"{width} values as before" if width in (3, 4) and row else "[time, x, y] or [time, mark, x, y]"
             raise UserError(f"{where}: {place(row)} has {found}; expected {expected}")
-    flat = list(chain.from_iterable(events))
+    cells: list[Any] = list(chain.from_iterable(events))
+    flat = [cell if type(cell) in (float, int, str) else _plain(cell) for cell in cells]
     names = ("time", "x", "y") if width == 3 else ("time", "mark", "x", "y")
     columns: dict[str, Any] = {name: flat[index::width] for index, name in enumerate(names)}
     return _rows(columns, lengths, options, where, place)

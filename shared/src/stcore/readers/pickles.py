@@ -21,7 +21,7 @@ from stcore.readers import limits
 from stcore.readers.limits import shown
 
 _BASE_MEMORY = 64 * 2**20
-_MEMORY_PER_BYTE = 300  # an empty set is one byte in the file and 216 in memory
+_MEMORY_PER_BYTE = 60  # events take about 20, as values and again as JSON
 _BASE_SECONDS = 20.0
 _BYTES_PER_SECOND = 200_000.0
 

@@ -194,6 +194,8 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     "builtins.set": _as_set,
     "builtins.frozenset": _as_set,
     "builtins.bytearray": lambda data=b"": data if type(data) is bytes else _refuse("a bytearray made of no bytes"),
+    "__builtin__.bytes": lambda *given: _refuse("bytes made of something") if given else b"",
+    "builtins.bytes": lambda *given: _refuse("bytes made of something") if given else b"",
     "__builtin__.set": _as_set,
     "__builtin__.frozenset": _as_set,
 }

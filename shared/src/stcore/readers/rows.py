@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stcore.errors import UserError
-from stcore.events import EventSequences, in_order, microseconds
+from stcore.events import CALENDAR_UNITS, EventSequences, in_order
 from stcore.readers.limits import short
 from stcore.readers.options import EventReadOptions
 
@@ -244,9 +244,14 @@ def _relative(
     if rows.time.dtype.kind != "M":
         return rows.time, options.time_unit or rows.time_unit or "units", rows.origin
     unit = options.time_unit or "days"
+    if unit not in CALENDAR_UNITS:
+        raise UserError(
+            f"{rows.where}: data.time-unit is {short(unit)}; expected one of {', '.join(CALENDAR_UNITS)} to count "
+            "timestamps in"
+        )
     origin = rows.time[offsets[:-1]]
     elapsed = (rows.time - origin[sequence]).astype(np.int64).astype(np.float64)
-    return elapsed / microseconds(unit), unit, origin
+    return elapsed / CALENDAR_UNITS[unit], unit, origin
 
 
 def _numbered(rows: Rows) -> tuple[NDArray[np.int64] | None, tuple[str, ...]]:
