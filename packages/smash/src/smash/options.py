@@ -24,7 +24,7 @@ class TrainOptions(cli.TrainOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ForecastOptions(cli.CommonOptions):
-    """What a trained run is to be applied to. Data and sampler default to those of the run."""
+    """What a trained run is to be applied to. Without --data it is the test part of the run's own data."""
 
     run: Positional[Path]
     """A run, or one of its checkpoint files."""
@@ -110,9 +110,9 @@ class DataOptions(cli.CommonOptions):
 
 
 def forecast_defaults(options: Any) -> Any:
-    """Take data, sampler and seed from the run that is applied."""
+    """Take sampler, seed and the ways of reading data from the run that is applied; its source only if none is given."""
     config = cli.run_config(TrainConfig, cli.run_of(options.run))
-    return replace(options, data=config.data, sampler=config.sampler, seed=config.seed)
+    return replace(options, data=replace(config.data, source=()), sampler=config.sampler, seed=config.seed)
 
 
 def convert_defaults(options: ConvertOptions) -> ConvertOptions:

@@ -271,10 +271,11 @@ def events_of(options: ForecastOptions, forecaster: Forecaster, *, part: str = "
 
     Without `--data`, or with data in three parts, `part` of them; a single file given with `--data` is taken whole.
     """
-    if options.data.source != forecaster.config.data.source:
-        found = read_events_or_parts(options.data)
-        return found[part] if part in found else next(iter(found.values()))
-    return read_event_parts(options.data).named()[part]
+    if not options.data.source:
+        own = replace(options.data, source=forecaster.config.data.source)
+        return read_event_parts(own).named()[part]
+    found = read_events_or_parts(options.data)
+    return found[part] if part in found else next(iter(found.values()))
 
 
 def _joined(chunks: list[Drawn]) -> Drawn:
