@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -32,6 +32,7 @@ class State(NamedTuple):
     """Distribution of the mark at the gap the last mark was drawn at: before the last update, in a chain."""
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """The score of some events."""
 

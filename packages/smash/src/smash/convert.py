@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from smash.config import ModelConfig
+from smash.model import Smash
 from stcore.errors import UserError
 
 DEAD = (
@@ -138,10 +139,8 @@ def convert_state(state: Mapping[str, Tensor], *, heads: int = 4) -> Converted:
     Raises:
         UserError: a parameter is missing, unknown, or has a shape that does not fit the others.
     """
-    from smash.model import Smash
-
     config, num_marks = infer(state, heads=heads)
-    with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
         expected = {name: tuple(value.shape) for name, value in Smash(config, num_marks=num_marks).state_dict().items()}
     converted: dict[str, Tensor] = {}
     used: set[str] = set()

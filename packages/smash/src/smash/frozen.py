@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from smash.score import Score, ScoreNetwork, mark_distribution, time_score
+from smash.score import ROWS, Score, ScoreNetwork, mark_distribution, per_event, time_score, whole_columns
 
 Hidden = Float[Tensor, "event unit sample"]
 """Activations; samples come last, so that a layer is its weight matrix times the activations."""
@@ -31,26 +31,36 @@ class FrozenScore:
         self.events = len(condition)
         self.temporal_biases = [bias.mT for bias in prepared.temporal]
         self.spatial_biases = [bias.mT for bias in prepared.spatial]
-        self.temporal_weights = [self._shared(layer.weight) for layer in list(network.temporal_trunk)[:3]]
-        self.spatial_weights = [self._shared(layer.weight) for layer in list(network.spatial_trunk)[:3]]
-        last_temporal, last_spatial = network.temporal_trunk[3], network.spatial_trunk[3]
+        self.temporal_weights = [self._shared(layer.weight) for layer in network.temporal_trunk.layers[:3]]
+        self.spatial_weights = [self._shared(layer.weight) for layer in network.spatial_trunk.layers[:3]]
+        last_temporal, last_spatial = network.temporal_trunk.layers[3], network.spatial_trunk.layers[3]
 
-        head, output = network.intensity_head
-        self.intensity_weights = self._shared(head.weight @ last_temporal.weight), self._shared(output.weight)
-        self.intensity_biases = (head.weight @ last_temporal.bias + head.bias)[:, None], output.bias[:, None]
+        head, output = network.intensity_head.layers
+        self.intensity_weights = (
+            self._shared(head.weight @ last_temporal.weight),
+            self._shared(whole_columns(output.weight)),
+        )
+        self.intensity_biases = (
+            (head.weight @ last_temporal.bias + head.bias)[:, None],
+            whole_columns(output.bias[:, None]),
+        )
+        self.num_marks = network.num_marks
 
-        head, output = network.location_head
+        head, output = network.location_head.layers
         first, second = head.weight.split(network.units, dim=1)
         mix, other = prepared.temporal_gate, prepared.spatial_gate
         temporal, spatial = mix * first + other * second, (1 - mix) * first + (1 - other) * second
         self.from_temporal = temporal @ self._shared(last_temporal.weight)
         self.from_spatial = spatial @ self._shared(last_spatial.weight)
-        biases = last_temporal.bias[:, None], last_spatial.bias[:, None]
-        self.location_bias = temporal @ self._shared(biases[0]) + spatial @ self._shared(biases[1]) + head.bias[:, None]
+        bias = temporal @ self._columns(last_temporal.bias) + spatial @ self._columns(last_spatial.bias)
+        self.location_bias = bias[..., :1] + head.bias[:, None]
         self.output_weight, self.output_bias = self._shared(output.weight), output.bias[:, None]
 
     def _shared(self, weight: Tensor) -> Float[Tensor, "event output input"]:
         return weight.expand(self.events, *weight.shape)
+
+    def _columns(self, bias: Tensor) -> Float[Tensor, "event unit row"]:
+        return bias[:, None].expand(self.events, -1, ROWS)
 
     def trunk(self, gap: Float[Tensor, "event sample"]) -> Hidden:
         """Last hidden activations of the temporal trunk."""
@@ -59,7 +69,10 @@ class FrozenScore:
     def intensity(self, trunk: Hidden) -> Float[Tensor, "event mark sample"]:
         """Intensity of each mark per unit of the box [-1, 1]."""
         hidden = torch.baddbmm(self.intensity_biases[0], self.intensity_weights[0], trunk).relu_()
-        return F.softplus(torch.baddbmm(self.intensity_biases[1], self.intensity_weights[1], hidden))
+        return per_event(F.softplus, self._per_mark(hidden))
+
+    def _per_mark(self, hidden: Hidden) -> Float[Tensor, "event mark sample"]:
+        return torch.baddbmm(self.intensity_biases[1], self.intensity_weights[1], hidden)[:, : self.num_marks]
 
     def gap_score(
         self, gap: Float[Tensor, "event sample"], mark: Int[Tensor, "event sample"] | None
@@ -72,9 +85,9 @@ class FrozenScore:
             tangent = _masked(weight @ tangent, hidden)
         inner = torch.baddbmm(self.intensity_biases[0], self.intensity_weights[0], hidden).relu_()
         tangent = _masked(self.intensity_weights[0] @ tangent, inner)
-        before = torch.baddbmm(self.intensity_biases[1], self.intensity_weights[1], inner)
-        intensity = F.softplus(before).mT
-        slope = (torch.sigmoid(before) * (self.intensity_weights[1] @ tangent)).mT
+        before = self._per_mark(inner)
+        intensity = per_event(F.softplus, before).mT
+        slope = (per_event(torch.sigmoid, before) * (self.intensity_weights[1] @ tangent)[:, : self.num_marks]).mT
         return time_score(intensity, slope, mark), mark_distribution(intensity), hidden
 
     def gap_part(self, trunk: Hidden) -> Hidden:

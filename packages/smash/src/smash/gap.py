@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smash.score import FLOOR
+TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +50,12 @@ class GapLaw:
     @property
     def log_density(self) -> Float[Tensor, "event grid"]:
         """Log density of the gap at the grid points."""
-        return torch.log(self.intensity.sum(1) + FLOOR) - self.hazard - self.log_mass
+        return torch.log(self.intensity.sum(1).clamp_min(TINY)) - self.hazard - self.log_mass
 
     @property
     def log_joint(self) -> Float[Tensor, "event mark grid"]:
         """Log of the joint density of gap and mark at the grid points."""
-        return torch.log(self.intensity + FLOOR) - (self.hazard + self.log_mass)[:, None]
+        return torch.log(self.intensity.clamp_min(TINY)) - (self.hazard + self.log_mass)[:, None]
 
     @property
     def cdf(self) -> Float[Tensor, "event grid"]:
@@ -71,7 +71,7 @@ class GapLaw:
         rest = (target - before).clamp_min(0.0)
         slope = (right - left) / width
         root = (left.square() + 2.0 * slope * rest).clamp_min(0.0).sqrt()
-        inside = (2.0 * rest / (left + root).clamp_min(FLOOR)).clamp_max(width)
+        inside = (2.0 * rest / (left + root).clamp_min(TINY)).clamp_max(width)
         return self.grid[cell] + inside
 
     def cdf_at(self, gap: Float[Tensor, "event point"]) -> Float[Tensor, "event point"]:
@@ -82,7 +82,7 @@ class GapLaw:
     def log_density_at(self, gap: Float[Tensor, "event point"]) -> Float[Tensor, "event point"]:
         """Log density at the given gaps; minus infinity outside the grid."""
         intensity, inside, hazard = self._interpolate(gap)
-        return torch.where(inside, torch.log(intensity.sum(1) + FLOOR) - hazard - self.log_mass, -torch.inf)
+        return torch.where(inside, torch.log(intensity.sum(1).clamp_min(TINY)) - hazard - self.log_mass, -torch.inf)
 
     def log_joint_at(
         self, gap: Float[Tensor, "event point"], mark: Int[Tensor, "event point"]
@@ -90,7 +90,7 @@ class GapLaw:
         """Log joint density of gap and mark (0-based); minus infinity outside the grid."""
         intensity, inside, hazard = self._interpolate(gap)
         own = intensity.gather(1, mark[:, None])[:, 0]
-        return torch.where(inside, torch.log(own + FLOOR) - hazard - self.log_mass, -torch.inf)
+        return torch.where(inside, torch.log(own.clamp_min(TINY)) - hazard - self.log_mass, -torch.inf)
 
     def _cell(self, cell: Int[Tensor, "event point"]) -> tuple[Tensor, Tensor, Tensor]:
         """Total intensity at both ends of cells, and the hazard at the left end."""

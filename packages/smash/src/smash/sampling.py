@@ -16,11 +16,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from smash.chain import FrozenEvaluator, PlainEvaluator, State, finish, restart, start, walk
 from smash.config import NoiseConfig, SamplerConfig
@@ -29,7 +31,7 @@ from smash.frozen import FrozenScore
 from smash.gap import GapLaw
 from smash.loss import noise_levels
 from smash.model import Smash
-from smash.score import ScoreNetwork, mark_distribution
+from smash.score import ROWS, ScoreNetwork, mark_distribution
 
 CPU_ROWS, DEVICE_ROWS = 2400, 2**18
 """Samples in a chunk: on a CPU as many as keep the activations in cache, elsewhere enough to fill the device."""
@@ -74,6 +76,7 @@ def sample(
         seeds: one seed per event; the same seed and history give the same samples.
     """
     count, samples = len(condition), sampler.samples
+    padded = replace(sampler, samples=_rows(samples))
     result = Samples(
         condition.new_empty(count, samples),
         condition.new_empty(count, samples, 2),
@@ -82,9 +85,9 @@ def sample(
     )
     for part in chunks(model, count, sampler=sampler):
         draws = SeededDraws(seeds[part], condition)
-        drawn = sample_with(model.score, condition[part], draws, sampler=sampler, noise=noise)
+        drawn = sample_with(model.score, condition[part], draws, sampler=padded, noise=noise)
         for whole, piece in zip(result, drawn, strict=True):
-            whole[part] = piece
+            whole[part] = piece[:, :samples]
     return result
 
 
@@ -123,13 +126,19 @@ def gap_law(
     return GapLaw(laws[0].grid, torch.cat([law.intensity for law in laws]), torch.cat([law.hazard for law in laws]))
 
 
+def _rows(count: int) -> int:
+    """The next multiple of `smash.score.ROWS`."""
+    return -(-count // ROWS) * ROWS
+
+
 def _law(score: FrozenScore, sampler: SamplerConfig, noise: NoiseConfig) -> GapLaw:
     edge = 1.0 if sampler.confine else 1.0 + 4.0 * noise.sigma_time
     like = score.output_bias
     grid = torch.linspace(-edge, edge, sampler.grid_size, dtype=torch.float64, device=like.device)
-    values = grid.to(like.dtype).repeat(score.events, 1)
+    values = F.pad(grid.to(like.dtype), (0, _rows(len(grid)) - len(grid))).repeat(score.events, 1)
+    intensity = score.intensity(score.trunk(values))[..., : len(grid)]
     # Per unit of the unit box intensities are twice those per unit of [-1, 1].
-    return GapLaw.on_grid(0.5 * grid + 0.5, 2.0 * score.intensity(score.trunk(values)))
+    return GapLaw.on_grid(0.5 * grid + 0.5, 2.0 * intensity)
 
 
 def _exact(network: ScoreNetwork, condition: Tensor, draws: Draws, sampler: SamplerConfig, noise: NoiseConfig) -> State:

@@ -9,6 +9,7 @@ tangent instead of being taken by autograd, so that training needs only first-or
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +20,14 @@ from torch.nn import functional as F
 
 FLOOR = 1e-10
 """Added to an intensity before its logarithm, and to a total before a division (as the original does)."""
+
+ROWS = 16
+"""Samples of an event come in multiples of this where results must not depend on how events are grouped.
+
+A product may round differently in a batch of another size or where the result begins at another alignment, and an
+elementwise function where the vector loop ends. Without gradients, therefore, every event has products of its own
+shape that fill whole cache lines (`linear`), and functions that are not exact are applied event by event
+(`per_event`)."""
 
 Biases = tuple[Tensor, Tensor, Tensor]
 """What a trunk adds before each of its three ReLUs, each `event 1 units`."""
@@ -47,15 +56,25 @@ def linear(
     weight: Float[Tensor, "output input"],
     bias: Float[Tensor, "output"] | None = None,
 ) -> Float[Tensor, "event sample output"]:
-    """Apply a linear layer; without gradients as one product per event.
-
-    One large product may round a row differently in a batch of another size. Sampling must not depend on how events
-    are grouped, so there every event has a product of its own shape.
-    """
+    """Apply a linear layer; without gradients as one product per event, see `ROWS`."""
     if torch.is_grad_enabled():
         return F.linear(x, weight, bias)
-    weights = weight.mT.expand(len(x), *weight.mT.shape)
-    return torch.bmm(x, weights) if bias is None else torch.baddbmm(bias, x, weights)
+    columns = whole_columns(weight).mT
+    weights = columns.expand(len(x), *columns.shape)
+    product = torch.bmm(x, weights)[..., : len(weight)]
+    return product if bias is None else product + bias
+
+
+def whole_columns(weight: Float[Tensor, "output input"]) -> Float[Tensor, "padded input"]:
+    """Add zero outputs up to a multiple of 4: other counts are split differently between threads, see `ROWS`."""
+    return F.pad(weight, (0, 0, 0, -len(weight) % 4))
+
+
+def per_event(function: Callable[[Tensor], Tensor], x: Float[Tensor, "event *rest"]) -> Float[Tensor, "event *rest"]:
+    """Apply an elementwise function; without gradients to one event at a time on a CPU, see `ROWS`."""
+    if torch.is_grad_enabled() or not x.is_cpu:
+        return function(x)
+    return torch.stack([function(row) for row in x]) if len(x) else function(x)
 
 
 def time_score(
@@ -72,12 +91,24 @@ def mark_distribution(intensity: Float[Tensor, "*point mark"]) -> Float[Tensor, 
     return intensity / (intensity.sum(-1, keepdim=True) + FLOOR)
 
 
-def _chain(*sizes: int) -> nn.ModuleList:
-    return nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
+class Linears(nn.ModuleList):
+    """Linear layers of the given (input, output) widths."""
+
+    def __init__(self, shapes: Iterable[tuple[int, int]]) -> None:
+        super().__init__(nn.Linear(*shape) for shape in shapes)
+
+    @property
+    def layers(self) -> list[nn.Linear]:
+        """The layers, typed."""
+        return [layer for layer in self if isinstance(layer, nn.Linear)]
 
 
-def _perceptron(x: Tensor, layers: nn.ModuleList) -> Tensor:
-    first, *others = layers
+def _chain(*sizes: int) -> Linears:
+    return Linears(pairwise(sizes))
+
+
+def _perceptron(x: Tensor, linears: Linears) -> Tensor:
+    first, *others = linears.layers
     x = linear(x, first.weight, first.bias)
     for layer in others:
         x = linear(x.relu_(), layer.weight, layer.bias)
@@ -98,9 +129,9 @@ class ScoreNetwork(nn.Module):
         self.width, self.units, self.num_marks = width, units, num_marks
         parts = 4 if num_marks > 1 else 3
         self.temporal_trunk, self.spatial_trunk = _chain(1, *[units] * 4), _chain(2, *[units] * 4)
-        self.temporal_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
-        self.spatial_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
-        self.joint_injection = nn.ModuleList(nn.Linear(width, units) for _ in range(3))
+        self.temporal_injection = Linears([(width, units)] * 3)
+        self.spatial_injection = Linears([(width, units)] * 3)
+        self.joint_injection = Linears([(width, units)] * 3)
         self.gate_code = _chain(parts * width, units, units)
         self.temporal_gate, self.spatial_gate = _chain(units, units, units, 2), _chain(units, units, units, 2)
         self.intensity_head = _chain(units, units, num_marks)
@@ -108,22 +139,23 @@ class ScoreNetwork(nn.Module):
 
     def prepare(self, condition: Float[Tensor, "event condition"]) -> Prepared:
         """Compute all that depends on the condition alone."""
-        temporal, spatial, joint, *mark = condition[:, None].split(self.width, dim=-1)
+        rows = condition[:, None].expand(-1, 1 if torch.is_grad_enabled() else ROWS, -1)
+        temporal, spatial, joint, *mark = rows.split(self.width, dim=-1)
         temporal = temporal + mark[0] if mark else temporal
-        shared = [linear(joint, layer.weight, layer.bias) for layer in self.joint_injection]
-        code = _perceptron(condition[:, None], self.gate_code)
+        shared = [linear(joint, layer.weight, layer.bias) for layer in self.joint_injection.layers]
+        code = _perceptron(rows, self.gate_code)
         return Prepared(
             self._biases(self.temporal_trunk, self.temporal_injection, temporal, shared),
             self._biases(self.spatial_trunk, self.spatial_injection, spatial, shared),
-            _perceptron(code, self.temporal_gate).softmax(-1)[..., :1],
-            _perceptron(code, self.spatial_gate).softmax(-1)[..., :1],
+            _perceptron(code, self.temporal_gate).softmax(-1)[:, :1, :1],
+            _perceptron(code, self.spatial_gate).softmax(-1)[:, :1, :1],
         )
 
     @staticmethod
-    def _biases(trunk: nn.ModuleList, injection: nn.ModuleList, part: Tensor, shared: list[Tensor]) -> Biases:
+    def _biases(trunk: Linears, injection: Linears, part: Tensor, shared: list[Tensor]) -> Biases:
         first, second, third = (
-            linear(part, inject.weight, inject.bias) + common + layer.bias
-            for inject, common, layer in zip(injection, shared, list(trunk)[:3], strict=True)
+            (linear(part, inject.weight, inject.bias) + common + layer.bias)[:, :1]
+            for inject, common, layer in zip(injection.layers, shared, trunk.layers[:3], strict=True)
         )
         return first, second, third
 
@@ -131,12 +163,12 @@ class ScoreNetwork(nn.Module):
         self, gap: Float[Tensor, "event sample"], prepared: Prepared
     ) -> tuple[Float[Tensor, "event sample units"], Float[Tensor, "event sample mark"]]:
         """Output of the temporal trunk, and the intensity of each mark at the gap."""
-        hidden = _first(gap[..., None], self.temporal_trunk[0], prepared.temporal[0])
-        for layer, bias in zip(list(self.temporal_trunk)[1:3], prepared.temporal[1:], strict=True):
+        hidden = _first(gap[..., None], self.temporal_trunk.layers[0], prepared.temporal[0])
+        for layer, bias in zip(self.temporal_trunk.layers[1:3], prepared.temporal[1:], strict=True):
             hidden = linear(hidden, layer.weight).add_(bias).relu_()
-        last = self.temporal_trunk[3]
+        last = self.temporal_trunk.layers[3]
         trunk = linear(hidden, last.weight, last.bias)
-        return trunk, F.softplus(_perceptron(trunk, self.intensity_head))
+        return trunk, per_event(F.softplus, _perceptron(trunk, self.intensity_head))
 
     def temporal_with_slope(
         self, gap: Float[Tensor, "event sample"], prepared: Prepared
@@ -144,11 +176,11 @@ class ScoreNetwork(nn.Module):
         Float[Tensor, "event sample units"], Float[Tensor, "event sample mark"], Float[Tensor, "event sample mark"]
     ]:
         """As `temporal`, and the derivative of each intensity with respect to the gap (forward mode)."""
-        first, *_, last = self.temporal_trunk
-        head, output = self.intensity_head
+        first, *_, last = self.temporal_trunk.layers
+        head, output = self.intensity_head.layers
         hidden = _first(gap[..., None], first, prepared.temporal[0])
         tangent = _pass_where_active(first.weight[:, 0].expand_as(hidden), hidden)
-        for layer, bias in zip(list(self.temporal_trunk)[1:3], prepared.temporal[1:], strict=True):
+        for layer, bias in zip(self.temporal_trunk.layers[1:3], prepared.temporal[1:], strict=True):
             hidden = linear(hidden, layer.weight).add_(bias).relu_()
             tangent = _pass_where_active(linear(tangent, layer.weight), hidden)
         trunk = linear(hidden, last.weight, last.bias)
@@ -156,16 +188,16 @@ class ScoreNetwork(nn.Module):
         # The value of the trunk is needed again for the location, its tangent is not: one product in place of two.
         tangent = _pass_where_active(linear(tangent, head.weight @ last.weight), hidden)
         before = linear(hidden, output.weight, output.bias)
-        return trunk, F.softplus(before), torch.sigmoid(before) * linear(tangent, output.weight)
+        return trunk, per_event(F.softplus, before), per_event(torch.sigmoid, before) * linear(tangent, output.weight)
 
     def spatial(
         self, location: Float[Tensor, "event sample 2"], prepared: Prepared
     ) -> Float[Tensor, "event sample units"]:
         """Output of the spatial trunk."""
-        hidden = _first(location, self.spatial_trunk[0], prepared.spatial[0])
-        for layer, bias in zip(list(self.spatial_trunk)[1:3], prepared.spatial[1:], strict=True):
+        hidden = _first(location, self.spatial_trunk.layers[0], prepared.spatial[0])
+        for layer, bias in zip(self.spatial_trunk.layers[1:3], prepared.spatial[1:], strict=True):
             hidden = linear(hidden, layer.weight).add_(bias).relu_()
-        last = self.spatial_trunk[3]
+        last = self.spatial_trunk.layers[3]
         return linear(hidden, last.weight, last.bias)
 
     def location_score(
@@ -175,7 +207,7 @@ class ScoreNetwork(nn.Module):
         prepared: Prepared,
     ) -> Float[Tensor, "event sample 2"]:
         """Score of the location from the outputs of both trunks; it does not depend on the mark."""
-        head, output = self.location_head
+        head, output = self.location_head.layers
         first, second = head.weight.split(self.units, dim=1)
         hidden = linear(torch.lerp(spatial, temporal, prepared.temporal_gate), first, head.bias)
         hidden += linear(torch.lerp(spatial, temporal, prepared.spatial_gate), second)
@@ -191,7 +223,7 @@ class ScoreNetwork(nn.Module):
         return Score(torch.cat([gap[..., None], location], dim=-1), mark_distribution(intensity))
 
 
-def _first(value: Tensor, layer: nn.Module, bias: Tensor) -> Tensor:
+def _first(value: Tensor, layer: nn.Linear, bias: Tensor) -> Tensor:
     return linear(value, layer.weight).add_(bias).relu_()
 
 
