@@ -24,6 +24,8 @@ if __name__ == "__main__":
 
 from benchmarks import machine, tables  # noqa: E402
 
+from stcore.errors import UserError  # noqa: E402
+
 
 def find_subjects(root: Path) -> list[tuple[str, str]]:
     """Return (package, subject) of every module below `benchmarks/` that exposes `run`."""
@@ -60,10 +62,15 @@ def run_benchmark(package: str, subject: str, arguments: argparse.Namespace) -> 
         return 2
     _set_threads(arguments.threads)
     options = dict(option.split("=", 1) for option in arguments.option)
-    for row in measured_rows(package, subject, quick=arguments.quick, threads=arguments.threads, options=options):
-        _print_row(row)
-        if arguments.append or not arguments.quick:
-            tables.append_row(tables.results_file(ROOT, package, subject), row)
+    rows = measured_rows(package, subject, quick=arguments.quick, threads=arguments.threads, options=options)
+    try:
+        for row in rows:
+            _print_row(row)
+            if arguments.append or not arguments.quick:
+                tables.append_row(tables.results_file(ROOT, package, subject), row)
+    except UserError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -355,14 +355,6 @@ class PlainSmash(nn.Module):
         if missing:
             raise KeyError(f"the state lacks {missing[0]} and {len(missing) - 1} more")
 
-    @torch.no_grad()
-    def strengthen(self, factor: float) -> PlainSmash:
-        """Multiply the score network's weight matrices, so that untrained laws vary visibly."""
-        for parameter in self.score.parameters():
-            if parameter.ndim == 2:
-                parameter.mul_(factor)
-        return self
-
 
 def flatten_targets(batch: PlainBatch, condition: Float[Tensor, "sequence longest condition"]) -> PlainTargets:
     """Pair each event but the first of its sequence with the condition after the event before it."""

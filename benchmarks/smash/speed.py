@@ -22,22 +22,24 @@ from typing import Any
 import numpy as np
 import torch
 from benchmarks import tables, timing
-from benchmarks.smash.events import PRESET, Scene, held_out_conditions, make_scene
 from benchmarks.smash.plain import Draws, PlainChain, PlainScore, PlainSmash, random_batches, train_epoch
+from benchmarks.smash.scene import PRESET, held_out_conditions, make_scene, train_our_epoch, trained_scene
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from smash.config import PRESETS
 from smash.data import TrainingBatches
 from smash.sampling import Samples, sample
-from smash.train import Step, make_optimiser
+from smash.train import make_optimiser
+from stcore.errors import UserError
 from stcore.events import concatenate
 from stcore.readers import read_event_parts
-from stcore.training.loop import StepContext
 
 Row = dict[str, Any]
 Coordinates = Float[Tensor, "event sample 3"]
 
+EPOCHS = 3
+"""Epochs of the model whose samples are compared: a law is worth comparing once its density stays inside the box."""
 PLAIN_SAMPLES = 30
 """Samples that the plain chain draws at a time, as the original's scripts do (`n_samples`)."""
 
@@ -53,7 +55,7 @@ def run(quick: bool, *, cases: str = "", run: str = "") -> Iterator[Row]:
     wanted = cases.split(",") if cases else list(CASES)
     unknown = sorted(set(wanted) - set(CASES))
     if unknown:
-        raise SystemExit(f"cases: {unknown[0]!r}; expected some of {', '.join(CASES)}")
+        raise UserError(f"cases: {unknown[0]!r}; expected some of {', '.join(CASES)}")
     for name in wanted:
         for row in CASES[name](quick, run):
             yield {"threads": torch.get_num_threads(), **row}
@@ -73,7 +75,7 @@ def _samplers(quick: bool, run: str) -> Iterator[Row]:
     """Time the exact and the batched sampler beside the plain chain, and compare their laws."""
     events, samples, repeats = (4, 60, 2) if quick else (12, 300, 5)
     steps, stage, refine = (400, 100, 100) if quick else (2000, 250, 200)
-    scene = make_scene(run)
+    scene = make_scene(run) if run else trained_scene(epochs=1 if quick else EPOCHS)
     shared = _with_shared_trunk(scene.plain)
     chain = PlainChain(
         sigma=scene.sigma, step=0.005, stages=(stage,) * (steps // stage), refine_steps=refine
@@ -171,7 +173,7 @@ def _training(quick: bool, run: str) -> Iterator[Row]:
 
     The epoch is over a fixed random quarter of the training sequences, so that five rounds take minutes.
     """
-    scene = make_scene(strength=1.0)
+    scene = make_scene()
     shared = _with_shared_trunk(scene.plain)
     whole = scene.parts.train
     count = 64 if quick else whole.num_sequences // 4
@@ -190,7 +192,7 @@ def _training(quick: bool, run: str) -> Iterator[Row]:
 
     optimisers = [make_optimiser(model, scene.config.optimiser) for model in (scene.ours, scene.plain, shared)]
     candidates: dict[str, Callable[[], object]] = {
-        "ours": lambda: our_losses.append(_train_ours(scene, batches, optimisers[0], epoch=len(our_losses))),
+        "ours": lambda: our_losses.append(train_our_epoch(scene, batches, optimisers[0], epoch=len(our_losses))),
         "plain": lambda: plain_epoch(scene.plain, optimisers[1]),
         "shared": lambda: plain_epoch(shared, optimisers[2]),
     }
@@ -213,20 +215,6 @@ def _training(quick: bool, run: str) -> Iterator[Row]:
         "loss_plain": plain_losses[0],
         "loss_ours": our_losses[0],
     }
-
-
-def _train_ours(scene: Scene, batches: TrainingBatches, optimiser: torch.optim.Optimizer, *, epoch: int) -> float:
-    """Take the steps that the training loop takes in one epoch, and return their mean loss."""
-    model, step = scene.ours.train(), Step(scene.config)
-    losses = []
-    for number, ids in enumerate(batches.order(epoch)):
-        optimiser.zero_grad()
-        loss = step(model, batches.load(epoch, ids), StepContext(number, epoch, ids, torch.device("cpu")))
-        loss.total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        losses.append(loss.total.item())
-    return statistics.fmean(losses)
 
 
 def _help(quick: bool, run: str) -> Iterator[Row]:
@@ -301,18 +289,18 @@ def _evaluation(quick: bool, run: str) -> Iterator[Row]:
 
 def _brief_run(folder: Path) -> str:
     command = ["train", "--preset", PRESET, "--run", str(folder), "--fit.epochs", "1", "--loss.perturbations", "1"]
-    _smash(*command, "--quiet")
+    _smash(*command)
     return str(folder)
 
 
 def _evaluate(trained: str, samples: int, folder: Path, *more: str) -> timing.Cost:
-    return _smash("evaluate", trained, "--sampler.samples", str(samples), "--out", str(folder), "--quiet", *more)
+    return _smash("evaluate", trained, "--sampler.samples", str(samples), "--out", str(folder), *more)
 
 
 def _smash(*arguments: str) -> timing.Cost:
     cost = timing.measure_command([sys.executable, "-m", "smash.cli", *arguments])
     if cost.code != 0:
-        raise SystemExit(f"smash {arguments[0]}: ended with {cost.code}; expected 0")
+        raise UserError(f"smash {arguments[0]}: ended with {cost.code}; expected 0")
     return cost
 
 

@@ -20,6 +20,8 @@ from benchmarks.smash.plain import (
     training_loss,
 )
 
+from stcore.errors import UserError
+
 
 def some_sequences(*lengths: int) -> list[torch.Tensor]:
     torch.manual_seed(0)
@@ -58,7 +60,7 @@ def test_table_marks_missed_goals() -> None:
 
 
 def test_unknown_case_is_refused() -> None:
-    with pytest.raises(SystemExit, match=r"cases: 'colour'; expected some of"):
+    with pytest.raises(UserError, match=r"cases: 'colour'; expected some of"):
         next(speed.run(True, cases="colour"))
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from benchmarks.smash.plain import PlainSizes, PlainSmash
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from smash.config import PRESETS, ModelConfig, TrainConfig
 from smash.convert import Converted, convert_state, restore_state
-from smash.data import EncodedEvents, Features
+from smash.data import EncodedEvents, Features, TrainingBatches
 from smash.model import Smash
+from smash.train import Step, make_optimiser
 from stcore.events import EventSequences
 from stcore.readers import read_event_parts
 from stcore.splits import Parts
+from stcore.training.loop import StepContext
 
 PRESET = "earthquake"
 
@@ -47,13 +50,11 @@ class Scene:
         return list(flat.split(encoded.lengths.tolist()))
 
 
-def make_scene(run: str = "", *, strength: float = 1.8) -> Scene:
+def make_scene(run: str = "") -> Scene:
     """Read the Earthquake set and make both models.
 
     Args:
         run: a trained run whose weights both take; by default seeded random ones.
-        strength: factor on the score network's weight matrices of random weights, so that laws vary visibly (the
-            recordings of the original have 1.8).
     """
     config = PRESETS[PRESET]
     parts = read_event_parts(config.data)
@@ -64,13 +65,43 @@ def make_scene(run: str = "", *, strength: float = 1.8) -> Scene:
         forecaster = Forecaster.load(Path(run), device="cpu")
         config, features, ours = forecaster.config, forecaster.features, forecaster.model
         plain = PlainSmash(_sizes(config.model, features.num_marks))
-        plain.load_original(restore_state(Converted(config.model, features.num_marks, ours.state_dict(), ())))
+        plain.load_original(_original_state(config.model, features.num_marks, ours))
         return Scene(config, parts, features, ours, plain, "trained")
     torch.manual_seed(config.seed)
-    plain = PlainSmash(_sizes(config.model, features.num_marks)).strengthen(strength)
+    plain = PlainSmash(_sizes(config.model, features.num_marks))
     ours = Smash(config.model, num_marks=features.num_marks)
     ours.load_state_dict(convert_state(plain.state_dict(), heads=config.model.heads).state)
-    return Scene(config, parts, features, ours, plain, f"seeded random, times {strength:g}")
+    return Scene(config, parts, features, ours, plain, "seeded random")
+
+
+def trained_scene(*, epochs: int, perturbations: int = 5) -> Scene:
+    """Make both models with weights that were trained for some epochs, few perturbations for speed."""
+    scene = make_scene()
+    config = replace(scene.config, loss=replace(scene.config.loss, perturbations=perturbations))
+    batches = TrainingBatches(scene.features.encode(scene.parts.train), scene.parts.train.sequence_id, config)
+    optimiser = make_optimiser(scene.ours, config.optimiser)
+    for epoch in range(epochs):
+        train_our_epoch(replace(scene, config=config), batches, optimiser, epoch=epoch)
+    scene.plain.load_original(_original_state(scene.config.model, scene.features.num_marks, scene.ours))
+    return replace(scene, weights=f"trained for {epochs} epochs, P = {perturbations}")
+
+
+def train_our_epoch(scene: Scene, batches: TrainingBatches, optimiser: torch.optim.Optimizer, *, epoch: int) -> float:
+    """Take the steps that the training loop takes in one epoch, and return their mean loss."""
+    model, step = scene.ours.train(), Step(scene.config)
+    losses = []
+    for number, ids in enumerate(batches.order(epoch)):
+        optimiser.zero_grad()
+        loss = step(model, batches.load(epoch, ids), StepContext(number, epoch, ids, torch.device("cpu")))
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        losses.append(loss.total.item())
+    return statistics.fmean(losses)
+
+
+def _original_state(config: ModelConfig, num_marks: int, ours: Smash) -> dict[str, Tensor]:
+    return restore_state(Converted(config, num_marks, ours.state_dict(), ()))
 
 
 def _sizes(config: ModelConfig, num_marks: int) -> PlainSizes:
