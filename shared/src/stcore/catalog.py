@@ -6,7 +6,6 @@ whose address and checksum are both known are ever fetched; for the others the c
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -302,6 +301,8 @@ def fetch(card: Card, *, offline: bool = False) -> Path:
         raise UserError(
             f"{card.name}: not here, and offline; expected {_names(card)} under {DATA_VARIABLE} or a connection"
         )
+    import fcntl
+
     folder = cache_folder(card)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
@@ -335,7 +336,14 @@ def _download(card: Card, file: CardFile, folder: Path) -> None:
         urls={file.path: file.address},
         retry_if_failed=_RETRIES,
     )
-    downloader: Any = pooch.HTTPDownloader(timeout=_SECONDS, progressbar=False)
+
+    def stream(address: str, target: str, _: Any) -> None:
+        with requests.get(address, stream=True, timeout=_SECONDS) as response, Path(target).open("wb") as output:
+            response.raise_for_status()
+            for piece in response.iter_content(2**20):
+                output.write(piece)
+
+    downloader: Any = stream
     try:
         store.fetch(file.path, downloader=downloader)
     except requests.exceptions.RequestException as error:

@@ -89,7 +89,7 @@ def _time(events: EventSequences) -> Iterator[str]:
     if at_start := int((events.time[first] == 0.0).sum()):
         yield f"{_share(at_start, int(first.sum()))} sequences have an event at time 0"
     positive = later[later > 0.0]
-    if positive.size and (orders := float(np.log10(positive.max() / positive.min()))) > 6.0:
+    if positive.size and (orders := float(np.log10(positive.max()) - np.log10(positive.min()))) > 6.0:
         reach = f"{positive.min():.3g} to {positive.max():.3g} {events.time_unit}"
         yield f"gaps span {orders:.1f} orders of magnitude, {reach}"
     if later.size and later.max() > 0.0 and (start := float(np.median(events.time[first]))) > 100.0 * later.max():

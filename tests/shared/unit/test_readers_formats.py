@@ -33,6 +33,7 @@ NESTED = [
     [[0.25, 1.0, 0.0, 1.0], [0.75, 2.0, 0.5, 1.0]],
     [[0.1, 0.0, 2.0, 2.0]],
 ]
+SCATTERED = (0, 2, 4, 3, 1)
 COLUMNS = {"sequence": SEQUENCE, "time": TIME, "x": X, "y": Y, "mark": MARK}
 
 
@@ -85,7 +86,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "other names": (".csv", text().replace("sequence,time,x,y,mark", "Sequence_ID, Time ,LNG,y,Type").encode()),
     "extra columns": (".csv", text({"name": list("abcde"), **COLUMNS, "depth": [None] * 5}).encode()),
     "blank lines": (".csv", text().replace("7,1.5", "\n7,1.5").encode() + b"\n\n"),
-    "scattered rows": (".csv", text({name: [part[i] for i in (0, 2, 4, 3, 1)] for name, part in COLUMNS.items()}).encode()),
+    "scattered rows": (".csv", text({name: [part[i] for i in SCATTERED] for name, part in COLUMNS.items()}).encode()),
     "gzip": (".csv.gz", gzip.compress(text().encode())),
     "gzip of two members": (".csv.gz", gzip.compress(text()[:40].encode()) + gzip.compress(text()[40:].encode())),
     "parquet": (".parquet", parquet_bytes(COLUMNS)),
@@ -275,7 +276,7 @@ def test_plain_pickles_come_back_equal(protocol: int, tmp_path: Path) -> None:
 def test_arrays_in_pickles_come_back_equal(protocol: int, tmp_path: Path) -> None:
     fortran = np.asfortranarray(np.arange(6).reshape(2, 3))
     arrays = [np.arange(6.0).reshape(2, 3), fortran, np.array(["a", "bcd"]),
-              np.arange(3, dtype=">i2"), np.array([True, False]), np.zeros((0, 4), np.float32), np.array(7)]  # fmt: skip
+              np.arange(3, dtype=">i2"), np.array([True]), np.zeros((0, 4), np.float32), np.array(7)]  # fmt: skip
     path = tmp_path / "arrays.pkl"
     path.write_bytes(pickle.dumps([*arrays, np.float32(2.5)], protocol=protocol))
     found = read_plain_pickle(path)
@@ -321,7 +322,8 @@ def test_written_events_are_read_back_exactly(
     ending: str, build: Callable[[dict[str, Any]], dict[str, Any]], tmp_path: Path
 ) -> None:
     fields = {"time": [0.1, 1 / 3, 0.0, 2e-17, 1e6], "location": PLACE / 3.0, "offsets": [0, 2, 5],
-              "mark": [0, 1, 1, 0, 3], "mark_names": ("0", "1", "2", "10"), "time_unit": "days", "coordinates": "degrees"}  # fmt: skip
+              "mark": [0, 1, 1, 0, 3], "mark_names": ("0", "1", "2", "10"),
+              "time_unit": "days", "coordinates": "degrees"}  # fmt: skip
     events = EventSequences(**build(fields))
     events.write(tmp_path / f"events{ending}")
     again = EventSequences.read(tmp_path / f"events{ending}")

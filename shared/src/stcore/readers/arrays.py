@@ -6,6 +6,8 @@ unpickled.
 
 from __future__ import annotations
 
+import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -29,6 +31,9 @@ _LOCATION = ("location", "loc")
 _OFFSETS = ("offsets", "offset")
 _META = ("mark_names", "sequence_id", "time_unit", "coordinates", "origin")
 _MAX_MEMBERS = 1000
+_HEADER_ERRORS = (
+    ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError,
+)  # fmt: skip
 
 
 def read_npz(path: Path, options: EventReadOptions) -> dict[str, Rows]:
@@ -91,15 +96,11 @@ def _wanted(names: dict[str, str], prefix: str, where: str) -> dict[str, str]:
 
 def _header(file: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Return shape, order and type of the array that begins here."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"version {version}")
-    except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of headers that Python 2 wrote
+            shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
+    except _HEADER_ERRORS as error:
         raise UserError(f"{what}: broken header ({limits.one_line(error)}); expected a NumPy array") from error
     if dtype.hasobject:
         raise UserError(

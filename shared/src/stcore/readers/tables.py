@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import zlib
 from collections.abc import Callable, Mapping
@@ -35,9 +36,10 @@ def read_csv(path: Path, options: EventReadOptions) -> Rows:
 
     where = shown(path)
     data, metadata = _split_metadata(_text_bytes(path, options), where)
+    first = 2 + (metadata is not None)
+    _require_utf8(data, where, first - 1)
     header, separator = _header(data, options, where)
     columns = choose_columns(header, options, where)
-    first = 2 + (metadata is not None)
     wrong: list[Any] = []
 
     def refuse(row: Any) -> Literal["error"]:
@@ -58,8 +60,8 @@ def read_csv(path: Path, options: EventReadOptions) -> Rows:
                 strings_can_be_null=True,
             ),
         )
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise _csv_error(error, wrong, data, where, first - 2) from error
+    except (pa.ArrowException, OSError) as error:
+        raise _csv_error(error, wrong, where, first - 2) from error
     return _rows(table, columns, options, where, metadata, lambda row: f"row {row + first}")
 
 
@@ -127,10 +129,7 @@ def _header(data: bytes, options: EventReadOptions, where: str) -> tuple[list[st
     if end < 0 and len(data) > _LONGEST_LINE:
         raise UserError(f"{where}: the first line is longer than {_LONGEST_LINE:,} bytes; expected a header line")
     line = data[: end if end >= 0 else len(data)].replace(b"\r", b"\n").split(b"\n")[0]
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: row 1: byte {line[error.start]:#04x} is no UTF-8; expected UTF-8 text") from error
+    text = line.decode()
     separator = options.separator or max(",;\t|", key=text.count)
     try:
         names = next(csv.reader([text], delimiter=separator, strict=True), [])
@@ -149,18 +148,34 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _csv_error(error: Exception, wrong: list[Any], data: bytes, where: str, before: int) -> UserError:
+def _require_utf8(data: bytes, where: str, first: int) -> None:
+    """Refuse text that is no UTF-8; checked piece by piece, and before a row is handed to Python as text."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), 2**20):
+            decoder.decode(data[start : start + 2**20])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        bad = _first_bad_byte(data)
+        row = first + data.count(b"\n", 0, bad)
+        raise UserError(f"{where}: row {row}: byte {data[bad]:#04x} is no UTF-8; expected UTF-8 text") from None
+
+
+def _first_bad_byte(data: bytes) -> int:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return 0
+
+
+def _csv_error(error: Exception, wrong: list[Any], where: str, before: int) -> UserError:
     if wrong:
         row = wrong[0]
         number = f"row {row.number + before}" if row.number else f"row {short(row.text)}"
         return UserError(
             f"{where}: {number} has {row.actual_columns} cells; expected {row.expected_columns} as in the header"
         )
-    for number, line in enumerate(data.split(b"\n"), start=1 + before):
-        try:
-            line.decode()
-        except UnicodeDecodeError as bad:
-            return UserError(f"{where}: row {number}: byte {line[bad.start]:#04x} is no UTF-8; expected UTF-8 text")
     return UserError(f"{where}: {limits.one_line(error)}; expected a table with one event a row")
 
 
@@ -184,6 +199,7 @@ def read_parquet(path: Path, options: EventReadOptions) -> Rows:
             metadata = schema.metadata or {}
         with limits.open_file(path) as source, parquet.ParquetFile(source, read_dictionary=texts) as file:
             table = file.read(columns=[name for name in columns.values() if name], use_threads=False)
+            table.validate(full=True)
     except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError, ValueError) as error:
         raise _broken(error, where, "Parquet") from error
     return _rows(table, columns, options, where, _stored(metadata, where), lambda row: f"row {row + 1}")
