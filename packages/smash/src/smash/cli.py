@@ -32,7 +32,7 @@ PROGRAM = Program(
         ),
         "speed": Command("time the samplers", options.SpeedOptions, "smash.speed:command", options.forecast_defaults),
         "convert": Command(
-            "turn a file of the original implementation into ours", options.ConvertOptions, "smash.convert:command",
+            "turn a file of the original implementation into ours", options.ConvertOptions, "smash.importing:command",
             options.convert_defaults,
         ),
         "data check": Command("say what is odd about a data set", options.DataOptions, "smash.inspect:check"),

@@ -148,8 +148,8 @@ class SamplerConfig:
     """Samples per event."""
     grid_size: int = 512
     """Grid points of the closed-form gap law (`exact`)."""
-    location_steps: int = 50
-    """Langevin steps for the location (`exact`)."""
+    location_steps: int = 0
+    """Langevin steps for the location (`exact`); 0 takes as many as cross half the fitted range, at least 50."""
     location_step: float = 0.8
     """Langevin step of the location in units of sigma_location squared (`exact`); below 4 is stable."""
     denoise_location: bool = False
@@ -168,11 +168,12 @@ class SamplerConfig:
     """Events sampled at once; 0 chooses from the memory budget. Never changes a result."""
 
     def __post_init__(self) -> None:
-        for name in ("samples", "location_steps", "langevin_steps", "stage_steps"):
+        for name in ("samples", "langevin_steps", "stage_steps"):
             _require(getattr(self, name) >= 1, f"sampler.{name}", getattr(self, name), "at least 1")
         _require(self.grid_size >= 16, "sampler.grid-size", self.grid_size, "at least 16")
         _require(0.0 < self.location_step < 4.0, "sampler.location-step", self.location_step, "a number in (0, 4)")
         _require(0.0 < self.langevin_step <= 1.0, "sampler.langevin-step", self.langevin_step, "a number in (0, 1]")
+        _require(self.location_steps >= 0, "sampler.location-steps", self.location_steps, "0 (automatic) or more")
         _require(self.refine_steps >= 0, "sampler.refine-steps", self.refine_steps, "0 or more")
         _require(self.chunk_events >= 0, "sampler.chunk-events", self.chunk_events, "0 (automatic) or more")
 

@@ -153,11 +153,13 @@ def command(options: EvaluateOptions) -> Outcome:
 def _score(samples: EventSamples, truth: Mapping[str, Any], *, legacy: bool, floor: bool,
            extra: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:  # fmt: skip
     marked = truth["mark"] is not None
-    return event_scores(
+    scored = event_scores(
         samples.gap, samples.location, gap=truth["gap"], location=truth["location"], mark=truth["mark"],
         mark_probability=samples.mark_probability if marked else None, mark_samples=samples.mark if marked else None,
         legacy=legacy, floor=floor, extra=extra,
     )  # fmt: skip
+    # A column that is a view would keep all the samples of its chunk.
+    return {name: value.clone() for name, value in scored.items()}
 
 
 def _number(value: float | None) -> str:

@@ -110,7 +110,7 @@ class DataOptions(cli.CommonOptions):
 
 
 def forecast_defaults(options: Any) -> Any:
-    """Take sampler, seed and the ways of reading data from the run that is applied; its source only if none is given."""
+    """Take sampler, seed and the ways of reading data from the run that is applied, but not the source of its data."""
     config = cli.run_config(TrainConfig, cli.run_of(options.run))
     return replace(options, data=replace(config.data, source=()), sampler=config.sampler, seed=config.seed)
 

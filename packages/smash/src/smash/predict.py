@@ -108,12 +108,19 @@ class Forecaster:
         """
         chosen = sampler or self.config.sampler
         base = self.config.seed if seed is None else seed
+        gaps = torch.tensor(events.gaps())
+        known = events.with_mark_names(self.features.mark_names).mark if self.model.marked else None
+        marks = None if known is None else torch.tensor(known)
         for sequence, event, condition in self._conditions(events, at):
             seeds = [event_seed(base, events.sequence_id[s], int(e)) for s, e in zip(sequence, event, strict=True)]
             with torch.inference_mode():
                 drawn = sample(self.model, condition, sampler=chosen, noise=self.config.noise,
                                seeds=torch.tensor(seeds, dtype=torch.int64))  # fmt: skip
-                extra = self._log_density(events, sequence, event, condition, chosen) if at == "every" else {}
+                extra: dict[str, Tensor] = {}
+                if at == "every":
+                    rows = torch.from_numpy(events.offsets[sequence] + event)
+                    came = None if marks is None else marks[rows]
+                    extra = self._log_density(gaps[rows], came, condition, chosen)
             samples = EventSamples(
                 gap=self.features.gap(drawn.gap).cpu(),
                 location=self.features.location(drawn.location).cpu(),
@@ -199,21 +206,17 @@ class Forecaster:
                 yield ids[rows[part]], place[part] + 1, flat[part]
 
     def _log_density(
-        self, events: EventSequences, sequence: NDArray[np.int64], event: NDArray[np.int64], condition: Tensor,
-        sampler: SamplerConfig,
-    ) -> dict[str, Tensor]:  # fmt: skip
+        self, gap: Tensor, mark: Tensor | None, condition: Tensor, sampler: SamplerConfig
+    ) -> dict[str, Tensor]:
         """Exact log densities of the events that came, under the law smoothed by sigma_time, per unit of time."""
-        row = events.offsets[sequence] + event
-        gap = torch.tensor(events.gaps()[row])
         # Unconfined: a gap outside the fitted range is unlikely, not impossible.
         law = gap_law(self.model, condition, sampler=replace(sampler, confine=False), noise=self.config.noise)
         unit = self.features.gap_unit(gap).to(self.device)[:, None]
         slope = self.features.log_gap_slope(gap)
         result = {"gap_log_density": law.log_density_at(unit)[:, 0].cpu() + slope}
-        known = events.with_mark_names(self.features.mark_names).mark if self.model.marked else None
-        if known is not None:
-            mark = torch.tensor(known[row]).to(self.device)[:, None]
-            result["gap_mark_log_density"] = law.log_joint_at(unit, mark)[:, 0].cpu() + slope
+        if mark is not None:
+            joint = law.log_joint_at(unit, mark.to(self.device)[:, None])
+            result["gap_mark_log_density"] = joint[:, 0].cpu() + slope
         return result
 
 

@@ -158,6 +158,14 @@ def _exact(network: ScoreNetwork, condition: Tensor, draws: Draws, sampler: Samp
     return State(x.clamp_(-1.0, 1.0) if sampler.confine else x, mark, probability)
 
 
+def location_steps(sampler: SamplerConfig, noise: NoiseConfig) -> int:
+    """Return the steps of the location chain: those asked for, or as many as diffuse over half the fitted range.
+
+    Steps follow the noise level, so a sharp law takes more of them to come from the start to where it has its mass.
+    """
+    return sampler.location_steps or max(50, math.ceil(1.0 / (sampler.location_step * noise.sigma_location**2)))
+
+
 def _location_chain(
     score: FrozenScore, gap_part: Tensor, draws: Draws, sampler: SamplerConfig, noise: NoiseConfig
 ) -> Float[Tensor, "event 2 sample"]:
@@ -165,7 +173,7 @@ def _location_chain(
     variance = noise.sigma_location**2
     step = sampler.location_step * variance
     location = 0.5 * draws.normal(sampler.samples, 2).mT.contiguous()
-    for _ in range(sampler.location_steps):
+    for _ in range(location_steps(sampler, noise)):
         noise_term = draws.normal(sampler.samples, 2).mT
         location.add_(score.location_score(location, gap_part), alpha=0.5 * step).add_(
             noise_term, alpha=math.sqrt(step)

@@ -16,7 +16,7 @@ import torch
 from smash.config import SamplerConfig
 from smash.options import SpeedOptions
 from smash.predict import Forecaster, events_of
-from smash.sampling import sample
+from smash.sampling import location_steps, sample
 from stcore.cli import Outcome
 from stcore.errors import UserError
 
@@ -53,7 +53,7 @@ def measure(forecaster: Forecaster, conditions: torch.Tensor, sampler: SamplerCo
     median = statistics.median(seconds[1:])
     marked = forecaster.model.marked
     chain = sampler.langevin_steps + (sampler.refine_steps if marked else 0)
-    steps = sampler.location_steps if sampler.mode == "exact" else chain
+    steps = location_steps(sampler, forecaster.config.noise) if sampler.mode == "exact" else chain
     return {
         "mode": sampler.mode,
         "events": len(conditions),
