@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fault_launcher import main_of_warm
 
 LAUNCHER = Path(__file__).with_name("fault_launcher.py")
 
@@ -30,15 +33,16 @@ class Inside:
     only: str = ".tmp-"
     """The files concerned: those whose path contains this."""
     slow_write_s: float = 0.0
-    """Pause before each piece that is written to them."""
+    """Pause for each `piece_bytes` that are written to them; the kernel then gets them in such pieces at most."""
     piece_bytes: int = 1 << 14
-    """Size of such a piece."""
     fail_call: str = "any"
     """`open`, `write`, `fsync`, `replace`, `truncate` or any of these."""
     fail_nth: int = 0
     """Which of these calls fails, once; 0 none."""
     fail_errno: int = 28
     """With which error; 28 is ENOSPC, 5 EIO."""
+    fail_signal: int = 0
+    """Signal that the process gets at that call, where 0 lets the call fail; 9 kills it inside a save."""
     file_limit_bytes: int = 0
     """Largest file that the process may write (RLIMIT_FSIZE); 0 sets no limit."""
     poison: str = ""
@@ -81,18 +85,23 @@ class Result:
 
 def run(
     command: Sequence[str], *, folder: Path, fault: Fault | None = None, timeout_s: float = 120.0,
-    environment: dict[str, str] | None = None,
+    environment: dict[str, str] | None = None, warm: bool = False,
 ) -> Result:  # fmt: skip
-    """Run `command` (a module and its arguments) in `folder`, with `fault`, and wait for its end."""
+    """Run `command` (a module and its arguments) in `folder`, with `fault`, and wait for its end.
+
+    Args:
+        command: what follows `python -m`.
+        folder: working directory of the command.
+        fault: what happens to it.
+        timeout_s: after this it is killed and the test fails.
+        environment: variables to set.
+        warm: let a server that has imported everything fork the process and call `main` of the module there, for
+            campaigns of many runs; CPU time and memory are not measured then.
+    """
     fault = fault or Fault()
-    launched = [sys.executable, "-m", *command]
-    if fault.inside != Inside():
-        launched = [sys.executable, str(LAUNCHER), json.dumps(asdict(fault.inside)), *command]
+    variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    process = subprocess.Popen(
-        launched, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    process = _Warm(command, folder, fault.inside, variables) if warm else _cold(command, folder, fault.inside, variables)
     try:
         _strike(process, fault, folder, started + timeout_s)
         stdout, stderr = process.communicate(timeout=max(1.0, started + timeout_s - time.monotonic()))
@@ -105,7 +114,66 @@ def run(
                   after.ru_maxrss * 1024)  # fmt: skip
 
 
-def _strike(process: subprocess.Popen[str], fault: Fault, folder: Path, deadline: float) -> None:
+def warm_processes() -> Any:
+    """Return the multiprocessing context whose server has `warm_start` behind it."""
+    context = multiprocessing.get_context("forkserver")
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(LAUNCHER.parent) not in paths:
+        # The server of Python 3.11 starts without the paths of its parent.
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(LAUNCHER.parent), *filter(None, paths)])
+    context.set_forkserver_preload(["warm_start", "checkpoint_writer"])
+    return context
+
+
+def _cold(command: Sequence[str], folder: Path, inside: Inside, variables: dict[str, str]) -> subprocess.Popen[str]:
+    launched = [sys.executable, "-m", *command]
+    if inside != Inside():
+        launched = [sys.executable, str(LAUNCHER), json.dumps(asdict(inside)), *command]
+    return subprocess.Popen(launched, cwd=folder, env={**os.environ, **variables}, text=True, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
+class _Warm:
+    """A process from the server, with what this module uses of `subprocess.Popen`."""
+
+    def __init__(self, command: Sequence[str], folder: Path, inside: Inside, variables: dict[str, str]) -> None:
+        self._output = tempfile.TemporaryDirectory()
+        module, *arguments = command
+        output = str(Path(self._output.name) / "output")
+        self._process = warm_processes().Process(
+            target=main_of_warm, args=(module, arguments, str(folder), output, variables, asdict(inside))
+        )
+        self._process.start()
+
+    @property
+    def returncode(self) -> int:
+        code = self._process.exitcode
+        assert code is not None
+        return code
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("a warm process", timeout or 0.0)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        self.wait(timeout)
+        files = [Path(self._output.name) / f"output.{name}" for name in ("stdout", "stderr")]
+        texts = [file.read_text() if file.exists() else "" for file in files]
+        self._output.cleanup()
+        return texts[0], texts[1]
+
+
+def _strike(process: subprocess.Popen[str] | _Warm, fault: Fault, folder: Path, deadline: float) -> None:
     if not fault.number:
         return
     while fault.when is not None and not fault.when(folder) and process.poll() is None:
@@ -158,6 +226,8 @@ class PackageUnderTest:
     loss: str
     """The function `module:name` that yields the training loss."""
     bad_configurations: Callable[[], dict[str, BadConfiguration]]
+    warm: tuple[str, ...]
+    """Modules that warm processes import before their start."""
 
     def train(self, folder: Path, *more: str, run: str = "run") -> list[str]:
         """Return the command that trains the miniature into `run`; the data are made on first use."""
@@ -249,11 +319,12 @@ PACKAGES: dict[str, PackageUnderTest] = {
         flags=tuple(
             "--device cpu --quiet --seed 3 --data.batch-sequences 4 --loss.perturbations 3 --model.width 8 "
             "--model.layers 1 --model.heads 2 --model.key-width 4 --model.value-width 4 --model.recurrent-width 8 "
-            "--model.units 8 --fit.epochs 4 --fit.checkpoint-every 1 --fit.log-every 3 --fit.ema-decay 0.9".split()
+            "--model.units 8 --fit.epochs 2 --fit.checkpoint-every 1 --fit.log-every 3 --fit.ema-decay 0.9".split()
         ),
-        steps=32,
+        steps=16,
         loss="smash.train:total_loss",
         bad_configurations=event_configurations,
+        warm=("smash.train", "smash.predict"),
     )
 }
 

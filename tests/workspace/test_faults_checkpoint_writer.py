@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import resource
@@ -13,16 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from checkpoint_writer import SIZE, newest_step, save_again_and_again
-from faults import Fault, Inside, digests, only_line, run
-from fault_launcher import install_disk_faults
+from faults import Fault, Inside, digests, only_line, run, warm_processes
+from fault_launcher import CALLS, DISK, install_disk_faults
 from toy_training import CONFIG, train_toy
 
 import stcore.files
@@ -32,15 +30,10 @@ from stcore.training.checkpoint import load_checkpoint, save_checkpoint
 from stcore.training.run import Run
 
 @SHARES
-def test_kills_inside_the_writer_never_tear_a_checkpoint(
-    share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kills_inside_the_writer_never_tear_a_checkpoint(share: float, tmp_path: Path) -> None:
     """SIGKILL at a random place of the file, or soon after its last byte, with TMPDIR on another filesystem."""
     run_ = Run.create(tmp_path / "run", package="toy", preset="kill", config={"seed": 0})
-    # A server that has torch in memory forks the writers.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["checkpoint_writer"])
+    context = warm_processes()
     kills, left_behind, partly, started = count(200, share), 0, 0, time.monotonic()
     moments = random.Random(4)
     with tempfile.TemporaryDirectory(dir=_another_filesystem()) as elsewhere:
@@ -86,17 +79,7 @@ def kill_inside(writer: Any, run_: Run, *, after_step: int, part: float) -> None
     assert writer.exitcode == -signal.SIGKILL
 
 
-@pytest.fixture
-def restored_calls() -> Iterator[None]:
-    """Put the functions of `os` back that `install_disk_faults` replaced."""
-    real = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace", "truncate")}
-    yield
-    for name, function in real.items():
-        setattr(os, name, function)
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
-@pytest.mark.usefixtures("restored_calls")
 def test_every_call_of_the_writer_may_fail(number: int, tmp_path: Path) -> None:
     """The n-th call to the disk fails once, for every n there is: old or new file, whole; no temporary; one error."""
     path = tmp_path / "step-1.safetensors"
@@ -125,7 +108,6 @@ def test_every_call_of_the_writer_may_fail(number: int, tmp_path: Path) -> None:
 
 
 @SHARES
-@pytest.mark.usefixtures("restored_calls")
 def test_every_call_of_a_training_may_fail(share: float, tmp_path: Path) -> None:
     """The n-th call to the disk of a whole run fails: a user error, and what is there resumes to the same end."""
     config = _two_steps()
@@ -258,12 +240,10 @@ class _disk_faults:  # noqa: N801  reads as a `with` statement
     """Lay faults into this process for the length of a block."""
 
     def __init__(self, inside: Inside) -> None:
-        values = asdict(inside)
-        names = ("only", "slow_write_s", "piece_bytes", "fail_call", "fail_nth", "fail_errno")
-        self._faults = {name: values[name] for name in names}
+        self._faults = {name: getattr(inside, name) for name in DISK}
 
     def __enter__(self) -> None:
-        self._real = {name: getattr(os, name) for name in ("open", "write", "fsync", "replace", "truncate")}
+        self._real = {name: getattr(os, name) for name in CALLS}
         install_disk_faults(**self._faults)
 
     def __exit__(self, *_: object) -> None:

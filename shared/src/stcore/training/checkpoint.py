@@ -28,6 +28,8 @@ FORMAT = "stcore-checkpoint-1"
 MAX_HEADER_BYTES = 16 << 20
 _CHUNK = 4 << 20
 _MAX_AXES = 64
+_MAX_MARKS = 400_000
+"""Names, lists and objects in a header, as many as 80,000 tensors need; each costs memory before it can be judged."""
 _UNSIGNED = "0" * 64
 _DTYPES = {
     torch.float64: "F64",
@@ -184,6 +186,8 @@ def _json_object(text: str) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON")
 
+    if sum(map(text.count, ":[{")) > _MAX_MARKS:
+        raise ValueError("too many names and lists")
     parsed = json.loads(text, object_pairs_hook=once, parse_constant=refuse)
     if not isinstance(parsed, dict):
         raise ValueError("no object")

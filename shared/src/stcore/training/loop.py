@@ -433,7 +433,7 @@ class _Loop:
             self.schedule.load_state_dict(unpack(loop["schedule"], checkpoint.tensors))
         self.at = _Position(**loop["at"])
         self.select = Select(**loop["select"])
-        self.saved = [self.at.step]
+        self.saved = [*[step for step in self.run.steps() if step < self.at.step][-1:], self.at.step]
         if self.main:
             self.run.cut_metrics(loop["metrics_bytes"])
 

@@ -61,6 +61,10 @@ class Run:
         found = [entry for entry in self.checkpoints.iterdir() if _STEP_FILE.match(entry.name)]
         return sorted(found, key=_step)
 
+    def steps(self) -> list[int]:
+        """Return the steps of `step_files`."""
+        return [_step(path) for path in self.step_files()]
+
     @classmethod
     def create(cls, folder: Path | None, *, package: str, preset: str, config: Mapping[str, Any]) -> Run:
         """Make a fresh run directory with its `config.toml`.
