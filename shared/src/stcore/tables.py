@@ -32,8 +32,7 @@ def write_table(path: Path, pieces: Iterable[Mapping[str, Any]]) -> int:
         UserError: as `check_table_path`; or nothing to write; or the disk refuses.
     """
     import pyarrow as pa
-    import pyarrow.csv
-    import pyarrow.parquet
+    from pyarrow import csv, parquet
 
     check_table_path(path)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
@@ -43,7 +42,7 @@ def write_table(path: Path, pieces: Iterable[Mapping[str, Any]]) -> int:
         for piece in pieces:
             table: Any = pa.table(dict(piece))
             if writer is None:
-                open_writer: Any = pa.csv.CSVWriter if path.suffix == ".csv" else pa.parquet.ParquetWriter
+                open_writer: Any = csv.CSVWriter if path.suffix == ".csv" else parquet.ParquetWriter
                 writer = open_writer(str(temporary), table.schema)
             writer.write_table(table)
             rows += table.num_rows

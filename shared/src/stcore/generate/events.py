@@ -236,7 +236,7 @@ def _next_gap(
     return np.minimum(background, triggered)
 
 
-def clustered_city(*, seed_rate: float = 0.6) -> SelfExciting:
+def clustered_city(*, seed_rate: float = 0.3) -> SelfExciting:
     """Make the world of the demo: three kinds of events in four districts, some kinds setting off others.
 
     Args:
@@ -244,9 +244,9 @@ def clustered_city(*, seed_rate: float = 0.6) -> SelfExciting:
     """
     return SelfExciting(
         background_rate=seed_rate * np.array([0.6, 0.3, 0.1]),
-        offspring=np.array([[0.45, 0.05, 0.0], [0.1, 0.3, 0.15], [0.6, 0.2, 0.1]]),
-        decay=2.0,
-        spread=0.35,
+        offspring=np.array([[0.6, 0.1, 0.0], [0.15, 0.4, 0.2], [0.8, 0.3, 0.15]]),
+        decay=3.0,
+        spread=0.25,
         centres=np.array([[2.0, 2.5], [6.5, 3.0], [4.0, 7.0], [8.0, 8.0]]),
         widths=np.array([0.8, 1.0, 1.2, 0.6]),
         weights=np.array([0.35, 0.3, 0.2, 0.15]),
