@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,16 @@ class Result:
     """Exit code; -n for a process that signal n ended."""
     stderr: list[str]
     stdout: str
-    files: dict[str, str]
-    """SHA-256 of every file in the folder, by its path inside."""
+    folder: Path
     seconds: float
     cpu_seconds: float
     peak_bytes: int
     """Largest resident set of any child so far."""
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of every file in the folder, by its path inside, when first asked."""
+        return digests(self.folder)
 
 
 def run(
@@ -110,7 +115,7 @@ def run(
         process.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Result(process.returncode, stderr.splitlines(), stdout, digests(folder), time.monotonic() - started, cpu,
+    return Result(process.returncode, stderr.splitlines(), stdout, folder, time.monotonic() - started, cpu,
                   after.ru_maxrss * 1024)  # fmt: skip
 
 
@@ -226,6 +231,14 @@ class PackageUnderTest:
     loss: str
     """The function `module:name` that yields the training loss."""
     bad_configurations: Callable[[], dict[str, BadConfiguration]]
+    malformed: Callable[[Path], list[Any]]
+    """Write wrong data into a folder; each case has `name`, `paths`, `extra_flags` and `expected`."""
+    predict_flags: tuple[str, ...]
+    """Flags of a cheap prediction."""
+    chunk_flag: str
+    """Flag that says how much is predicted at once; 0 chooses."""
+    same_on_ranks: tuple[str, ...]
+    """Flags that take the chance out of a forward pass, so that its result does not depend on the processes."""
     warm: tuple[str, ...]
     """Modules that warm processes import before their start."""
 
@@ -311,6 +324,13 @@ def event_configurations() -> dict[str, BadConfiguration]:
     }  # fmt: skip
 
 
+def malformed_events(folder: Path) -> list[Any]:
+    """Write wrong files of events; imported late, since warm processes import this module without pyarrow."""
+    from malformed_events import malformed_event_files
+
+    return malformed_event_files(folder)
+
+
 PACKAGES: dict[str, PackageUnderTest] = {
     "smash": PackageUnderTest(
         module="smash.cli",
@@ -324,6 +344,10 @@ PACKAGES: dict[str, PackageUnderTest] = {
         steps=16,
         loss="smash.train:total_loss",
         bad_configurations=event_configurations,
+        malformed=malformed_events,
+        predict_flags=("--at", "every", "--sampler.samples", "20", "--sampler.location-steps", "5"),
+        chunk_flag="--sampler.chunk-events",
+        same_on_ranks=("--model.dropout", "0"),
         warm=("smash.train", "smash.predict"),
     )
 }
