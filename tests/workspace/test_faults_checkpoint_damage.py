@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from campaign import SHARES, count, record
+
 from stcore.errors import UserError
 from stcore.training.checkpoint import load_checkpoint, save_checkpoint
 from stcore.training.run import Run, find_checkpoint, last_good_checkpoint, load_for_resume
@@ -25,7 +25,8 @@ def write(path: Path) -> bytes:
     shared = torch.randn(7, 5)
     tensors = {
         "model/weight": torch.randn(64, 48), "model/bias": torch.randn(3), "model/half": torch.randn(9).half(),
-        "model/again": shared, "ema/again": shared, "model/empty": torch.empty(0, 4), "optim/state/0/step": torch.tensor(3.0),
+        "model/again": shared, "ema/again": shared, "model/empty": torch.empty(0, 4),
+        "optim/state/0/step": torch.tensor(3.0),
         "model/flags": torch.tensor([True, False]), "constants/low": torch.randn(3, dtype=torch.float64),
         "model/index": torch.arange(11), "model/brain": torch.randn(4, 2).bfloat16(),
     }  # fmt: skip
@@ -51,7 +52,12 @@ def test_every_flipped_bit_is_refused(share: float, tmp_path: Path) -> None:
     flips = count(2000, share)
     places = random.Random(1).sample(range(8 * len(good)), flips)
     # Whatever else: all bits of the length, and the first and last byte of the header and of the tensors.
-    edges = {*range(64), *range(64, 72), *range(8 * header - 8, 8 * header + 8), *range(8 * len(good) - 8, 8 * len(good))}
+    edges = {
+        *range(64),
+        *range(64, 72),
+        *range(8 * header - 8, 8 * header + 8),
+        *range(8 * len(good) - 8, 8 * len(good)),
+    }
     in_header = 0
     for bit in [*places, *sorted(edges)]:
         data = bytearray(good)
@@ -86,11 +92,14 @@ def test_every_swap_of_blocks_is_refused(share: float, tmp_path: Path) -> None:
     moments, done = random.Random(3), 0
     while done < count(200, share):
         size = moments.choice([1, 4, 8, 64, 512])
-        first, second = sorted(moments.sample(range(0, len(good) - size), 2))
+        first, second = sorted(moments.sample(range(len(good) - size), 2))
         if second < first + size or good[first : first + size] == good[second : second + size]:
             continue
         data = bytearray(good)
-        data[first : first + size], data[second : second + size] = good[second : second + size], good[first : first + size]
+        data[first : first + size], data[second : second + size] = (
+            good[second : second + size],
+            good[first : first + size],
+        )
         refusal(path, bytes(data))
         done += 1
     record("checkpoint: two blocks swapped", tried=done, good=done, seconds=time.monotonic() - started,
@@ -118,7 +127,9 @@ def test_bytes_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
 def a_run(folder: Path, steps: int) -> Run:
     run = Run.create(folder, package="toy", preset="tiny", config={"seed": 0})
     for step in range(1, steps + 1):
-        save_checkpoint(run.step_file(step), {"model/a": torch.full((4,), float(step))}, {"step": step, "package": "toy"})
+        save_checkpoint(
+            run.step_file(step), {"model/a": torch.full((4,), float(step))}, {"step": step, "package": "toy"}
+        )
     return run
 
 
@@ -147,7 +158,9 @@ def test_resume_of_a_damaged_run_names_the_last_good_checkpoint(tmp_path: Path) 
     assert opened == run and float(checkpoint.tensors["model/a"][0]) == 1.0
     damage(run.step_file(1))
     assert last_good_checkpoint(run, run.step_file(3)) is None
-    with pytest.raises(UserError, match=r"no other checkpoint of the run is good; start again with train --config .*toml$"):
+    with pytest.raises(
+        UserError, match=r"no other checkpoint of the run is good; start again with train --config .*toml$"
+    ):
         load_for_resume(run.folder)
 
 

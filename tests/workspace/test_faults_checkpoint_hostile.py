@@ -1,4 +1,4 @@
-"""Files that were made to harm whoever loads them as a checkpoint: refused at once, nothing is run, memory is bounded."""
+"""Files that were made to harm whoever loads them as a checkpoint: refused at once, nothing is run, memory bounded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from campaign import record
 from hostile_canary import Canary
 
-from campaign import record
 from stcore.errors import UserError
 from stcore.training.checkpoint import FORMAT, MAX_HEADER_BYTES, load_checkpoint, save_checkpoint
 from stcore.training.run import Run, load_for_resume
@@ -47,6 +47,10 @@ def _facts(payload: bytes = b"", **changed: Any) -> dict[str, Any]:
 
 def _tensor(dtype: str = '"F32"', shape: str = "[1]", offsets: str = "[0,4]", name: str = '"a"') -> str:
     return f'{name}:{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}}}'
+
+
+def _second(offsets: str) -> str:
+    return _tensor(offsets=offsets, name='"b"')
 
 
 _FOUR = bytes(4)
@@ -87,7 +91,7 @@ def hostile_files(canary: Canary) -> dict[str, bytes]:
         "zip that climbs out of its folder": zipped(**{"..__..__canary": b"x"}),
         "zip bomb": bomb,
         "tar with a pickle": tarred(evil),
-        "numpy object array": b"\x93NUMPY\x01\x00" + b"v\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
+        "numpy object array": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (1,)}",
         "polyglot: safetensors, then a zip": _file(_PLAIN.encode(), _FOUR) + zipped(data__pkl=evil),
         "polyglot: our checkpoint, then a zip": signed(_tensor()) + zipped(data__pkl=evil),
         "polyglot: pickle in the header": _file(evil),
@@ -109,14 +113,14 @@ def hostile_files(canary: Canary) -> dict[str, bytes]:
         "10^6 lists in the facts": _signed(_tensor(), '{"a":[' + ",".join(["[[]]"] * 1_000_000) + "]}", _FOUR),
         "4 million numbers": _file(b'{"a":[' + b"1.5," * 4_000_000 + b"1]}"),
         "a name twice": signed(_tensor() + "," + _tensor()),
-        "metadata twice": _file(b'{"__metadata__":{"stcore":"{}","digest":"0"},"__metadata__":{"stcore":"{}","digest":"0"}}'),
+        "metadata twice": _file(b'{"__metadata__":{"stcore":"{}"},"__metadata__":{"stcore":"{}","digest":"0"}}'),
         "NaN in the header": signed(_tensor(shape="[NaN]")),
-        "infinity in the facts": _signed(_tensor(), '{"format": "%s", "metadata": {"x": Infinity}, "digests": {}, "aliases": {}}' % FORMAT, _FOUR),  # noqa: UP031
+        "infinity in the facts": _signed(_tensor(), json.dumps(_facts(_FOUR, metadata={"x": float("inf")})), _FOUR),
         "digest of unpaired surrogates": _file(b'{"__metadata__":{"stcore":"{}","digest":"\\ud800"}}'),
         "digest that is a number": _file(b'{"__metadata__":{"stcore":"{}","digest":7}}'),
         "metadata that is a string": _file(b'{"__metadata__":"stcore"}'),
-        "overlapping tensors": _signed(_tensor(shape="[2]", offsets="[0,8]") + "," + _tensor(offsets="[4,8]", name='"b"'), _facts(), bytes(8)),  # noqa: E501
-        "hole between tensors": _signed(_tensor() + "," + _tensor(offsets="[8,12]", name='"b"'), _facts(_FOUR), bytes(12)),
+        "overlapping tensors": _signed(f"{_tensor(shape='[2]', offsets='[0,8]')},{_second('[4,8]')}", _facts(), bytes(8)),
+        "hole between tensors": _signed(f"{_tensor()},{_second('[8,12]')}", _facts(_FOUR), bytes(12)),
         "bytes behind the tensors": signed(_tensor()) + b"more",
         "tensor behind the end": signed(_tensor(shape="[100000]", offsets="[0,400000]")),
         "tensor of 10^15 bytes": signed(_tensor(shape="[250000000000000]", offsets="[0,1000000000000000]")),
@@ -221,5 +225,7 @@ def test_facts_that_fit_no_run_are_a_user_error(tmp_path: Path) -> None:
     for metadata in ({}, {"loop": {}}, {"loop": {"optim": [], "schedule": {}, "at": {}, "select": {}}}):
         save_checkpoint(run.step_file(1), {"model/a": torch.zeros(1)}, metadata)
         assert load_for_resume(run.folder)[1].metadata == metadata
-        with pytest.raises(UserError, match=r"step-1\.safetensors: does not fit this run: .*; expected a checkpoint of it"):
+        with pytest.raises(
+            UserError, match=r"step-1\.safetensors: does not fit this run: .*; expected a checkpoint of it"
+        ):
             train_toy(run.folder, CONFIG, resume=run.folder)

@@ -18,16 +18,17 @@ from typing import Any
 
 import pytest
 import torch
+from campaign import SHARES, count, record
 from checkpoint_writer import SIZE, newest_step, save_again_and_again
-from faults import Fault, Inside, digests, only_line, run, warm_processes
 from fault_launcher import CALLS, DISK, install_disk_faults
+from faults import Fault, Inside, digests, only_line, run, warm_processes
 from toy_training import CONFIG, train_toy
 
 import stcore.files
-from campaign import SHARES, count, record
 from stcore.errors import UserError
 from stcore.training.checkpoint import load_checkpoint, save_checkpoint
 from stcore.training.run import Run
+
 
 @SHARES
 def test_kills_inside_the_writer_never_tear_a_checkpoint(share: float, tmp_path: Path) -> None:
@@ -41,7 +42,9 @@ def test_kills_inside_the_writer_never_tear_a_checkpoint(share: float, tmp_path:
             writer = context.Process(target=save_again_and_again, args=(str(run_.folder), elsewhere))
             writer.start()
             # The first saves of a writer pass, so that there is something older to lose.
-            kill_inside(writer, run_, after_step=newest_step(run_) + moments.randint(0, 1), part=moments.uniform(0, 1.2))
+            kill_inside(
+                writer, run_, after_step=newest_step(run_) + moments.randint(0, 1), part=moments.uniform(0, 1.2)
+            )
             temporaries = list(run_.checkpoints.glob(".*.tmp-*"))
             left_behind += bool(temporaries)
             partly += any(path.stat().st_size < SIZE for path in temporaries)
@@ -59,7 +62,7 @@ def test_kills_inside_the_writer_never_tear_a_checkpoint(share: float, tmp_path:
     # The kills must have met the writer at work, or this shows nothing.
     assert partly >= kills // 2
     record("kills inside the checkpoint's writer", tried=kills, good=kills, seconds=time.monotonic() - started,
-           notes=f"{left_behind} left a temporary file, {partly} of them cut short; all were removed at the next start")  # fmt: skip
+           notes=f"{left_behind} left a temporary file, {partly} of them cut short; gone at the next start")  # fmt: skip
 
 
 def kill_inside(writer: Any, run_: Run, *, after_step: int, part: float) -> None:
@@ -137,7 +140,7 @@ def test_every_call_of_a_training_may_fail(share: float, tmp_path: Path) -> None
             assert (folder / "metrics.jsonl").read_bytes() == (tmp_path / "whole/metrics.jsonl").read_bytes()
     assert tried >= 20 // stride
     record("n-th call to the disk of a training fails with ENOSPC", tried=tried, good=tried,
-           seconds=time.monotonic() - started, notes="each resumed to the same bytes where a checkpoint was written")  # fmt: skip
+           seconds=time.monotonic() - started, notes="then resumed to the same bytes")  # fmt: skip
 
 
 def test_a_limit_on_file_size_keeps_the_old_checkpoint(tmp_path: Path) -> None:
@@ -153,7 +156,9 @@ def test_a_limit_on_file_size_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     result = run(["limited"], folder=tmp_path, fault=Fault(inside=Inside(file_limit_bytes=1 << 20)))
     assert result.code == 1
     line = only_line(result)
-    assert "step-1.safetensors" in line and os.strerror(errno.EFBIG) in line and "4,000," in line and "free some" in line
+    assert (
+        "step-1.safetensors" in line and os.strerror(errno.EFBIG) in line and "4,000," in line and "free some" in line
+    )
     assert sorted(result.files) == ["limited.py", "step-1.safetensors"]
     assert load_checkpoint(tmp_path / "step-1.safetensors").metadata["step"] == 0
 
@@ -236,7 +241,7 @@ def _two_steps() -> Any:
     return replace(CONFIG, max_steps=2, log_every=1)
 
 
-class _disk_faults:  # noqa: N801  reads as a `with` statement
+class _disk_faults:
     """Lay faults into this process for the length of a block."""
 
     def __init__(self, inside: Inside) -> None:

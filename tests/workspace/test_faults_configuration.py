@@ -10,9 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import PACKAGES, only_line, run
-
 from campaign import record
+from faults import PACKAGES, only_line, run
 
 
 @pytest.mark.parametrize("package", PACKAGES)

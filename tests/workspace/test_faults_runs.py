@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from campaign import SHARES, count, record
 from faults import (
     PACKAGES,
     Fault,
@@ -27,7 +28,6 @@ from faults import (
     step_of,
 )
 
-from campaign import SHARES, count, record
 from stcore.training.checkpoint import load_checkpoint
 from stcore.training.run import Run
 
@@ -93,7 +93,9 @@ def test_killed_and_resumed_runs_equal_undisturbed_ones(share: float, whole: Who
         folder = whole.fresh(f"killed-{share}-{number}")
         if number % 4 == 0:
             # From inside, so that it is certain where: at any call to the disk of any save, renames included.
-            fault = Fault(inside=Inside(fail_signal=signal.SIGKILL, fail_nth=moments.randint(1, 60 * whole.package.steps)))
+            fault = Fault(
+                inside=Inside(fail_signal=signal.SIGKILL, fail_nth=moments.randint(1, 60 * whole.package.steps))
+            )
         else:
             moment = Moment(step=moments.randint(0, whole.package.steps - 4))
             fault = Fault(number=signal.SIGKILL, when=moment, after_s=moments.uniform(0.0, 0.1), inside=SLOW)
@@ -105,9 +107,9 @@ def test_killed_and_resumed_runs_equal_undisturbed_ones(share: float, whole: Who
         assert finish(whole, folder) == whole.outcome
         shutil.rmtree(folder)
     assert in_saves >= kills // 4
-    record("smash: SIGKILL during training, resumed to the end", tried=kills, good=kills, seconds=time.monotonic() - started,
-           notes=f"{in_saves} inside a save; last checkpoints at steps {sorted(at_steps)}; model, optimiser, average, "
-                 "best weights and metrics bit-equal")  # fmt: skip
+    record(f"{whole.package.module.partition(".")[0]}: SIGKILL during training, resumed to the end", tried=kills, good=kills,
+           seconds=time.monotonic() - started, notes=f"{in_saves} inside a save; the newest checkpoints were of steps "
+           f"{sorted(at_steps)}; model, optimiser, average, best weights and metrics bit-equal")  # fmt: skip
 
 
 @dataclass
@@ -138,7 +140,7 @@ def test_stopped_runs_save_their_last_step_and_go_on(number: signal.Signals, sha
         assert load_checkpoint(newest).metadata["step"] == int(said[1]) >= moment.step
         assert finish(whole, folder) == whole.outcome
         shutil.rmtree(folder)
-    record(f"smash: {number.name} during training, resumed to the end", tried=stops, good=stops,
+    record(f"{whole.package.module.partition(".")[0]}: {number.name} during training, resumed to the end", tried=stops, good=stops,
            seconds=time.monotonic() - started)  # fmt: skip
 
 

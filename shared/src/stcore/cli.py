@@ -141,7 +141,8 @@ def run_cli(program: Program, argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     try:
         outcome = _run(program, arguments)
-        if outcome is not None:
+        # Of several processes the first speaks for all.
+        if outcome is not None and os.environ.get("RANK", "0") == "0":
             _write(to_json(outcome.data) if "--json" in arguments else outcome.text)
     except UserError as error:
         return _fail(str(error), USER_ERROR, debug=debug)

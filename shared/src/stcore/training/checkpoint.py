@@ -246,7 +246,11 @@ def _without_aliases(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], 
 def _bytes(tensor: Tensor) -> memoryview:
     if sys.byteorder != "little":
         raise RuntimeError("checkpoints are little-endian; this machine is not")
-    return memoryview(cast(Any, tensor.reshape(-1).view(torch.uint8).numpy())) if tensor.numel() else memoryview(b"")
+    if not tensor.numel():
+        return memoryview(b"")
+    # A single number may be contiguous with any stride, and then refuses to be seen as bytes.
+    flat = tensor.reshape(-1).as_strided((tensor.numel(),), (1,))
+    return memoryview(cast(Any, flat.view(torch.uint8).numpy()))
 
 
 def _damaged(path: Path, what: str) -> UserError:
