@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from smash.intensity import rate_in_time
 from smash.model import Smash
 from smash.predict import Forecaster
 from smash.regions import regions
+from smash.sampling import gap_law
 from stcore.errors import UserError
 from stcore.events import EventSequences
 from stcore.generate.events import clustered_city
@@ -58,14 +60,14 @@ def test_regions_become_closed_polygons_around_their_area() -> None:
 def test_rate_integrates_to_the_law_of_the_gap(forecaster: Forecaster, events: EventSequences) -> None:
     longest = events.select([int(events.lengths.argmax())])
     sequence = prefix(longest, longest.num_events // 2)
-    start = float(sequence.time[-1])
-    times = start + np.geomspace(1e-3, 6.0, 4000)
-    rate = rate_in_time(forecaster, sequence, times).sum(axis=1)
-    hazard = np.concatenate([[0.0], np.cumsum(0.5 * (rate[1:] + rate[:-1]) * np.diff(times))])
-    drawn = forecaster.sample(sequence, samples=4000, at="last")
-    # Before the Tweedie step samples follow this law; here only the order of magnitude of the survival is compared.
-    middle = 1.0 - math.exp(-hazard[np.searchsorted(times, start + float(drawn.samples.gap.median()))])
-    assert middle == pytest.approx(0.5, abs=0.12)
+    start, gaps = float(sequence.time[-1]), np.geomspace(1e-3, 6.0, 4000)
+    rate = rate_in_time(forecaster, sequence, start + gaps).sum(axis=1)
+    hazard = float(np.sum(0.5 * (rate[1:] + rate[:-1]) * np.diff(gaps)))
+    sampler = replace(forecaster.config.sampler, confine=False)
+    condition = forecaster.conditions(sequence, at="last")
+    law = gap_law(forecaster.model, condition, sampler=sampler, noise=forecaster.config.noise)
+    ends = law.cdf_at(forecaster.features.gap_unit(torch.tensor(gaps[[0, -1]]))[None])[0]
+    assert math.exp(-hazard) == pytest.approx(float((1.0 - ends[1]) / (1.0 - ends[0])), rel=1e-3)
     assert (rate >= 0.0).all()
 
 
