@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -65,6 +65,7 @@ class EventSamples:
     """P(mark), or P(mark | gap) at the gap of each sample."""
 
 
+@runtime_checkable
 class EventForecaster(Protocol):
     """Anything that draws samples of events by their index; the draws of an event depend on seed and index alone."""
 
