@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from smash.config import SamplerConfig
-from smash.metrics import Row, Summary, event_scores, join, summarise
+from smash.metrics import Row, Summary, event_scores, summarise
 from smash.options import EvaluateOptions
 from smash.predict import Forecaster, events_of
 from stcore.baselines import ConstantRate, EventForecaster, EventSamples, Marginal, constant_errors, transitions
@@ -105,7 +106,7 @@ def evaluate(
         raise UserError("events: no sequence has two of them; expected something to predict")
     others: dict[str, EventForecaster] = {"marginal": Marginal(fitted), "constant rate": ConstantRate(fitted)}
     others |= dict(rivals or {})
-    scored: dict[str, list[dict[str, Tensor]]] = {name: [] for name in ("smash", *others)}
+    scored: dict[str, dict[str, Tensor]] = {name: {} for name in ("smash", *others)}
     done = 0
     for drawn in forecaster.stream(known, at="every", sampler=chosen, seed=seed):
         rows = np.arange(done, done + len(drawn.event))
@@ -115,12 +116,13 @@ def evaluate(
             "location": torch.tensor(aim.location[rows]),
             "mark": None if aim.mark is None or len(names) < 2 else torch.tensor(aim.mark[rows]),
         }
-        scored["smash"].append(_score(drawn.samples, truth, legacy=legacy, floor=True, extra=drawn.extra))
+        found = _score(drawn.samples, truth, legacy=legacy, floor=True, extra=drawn.extra)
+        _keep(scored["smash"], found, rows, len(aim.gap))
         for name, rival in others.items():
             samples = rival.sample(rows, chosen.samples, seed=seed)
-            scored[name].append(_score(samples, truth, legacy=False, floor=False))
+            _keep(scored[name], _score(samples, truth, legacy=False, floor=False), rows, len(aim.gap))
     sequence = torch.tensor(aim.sequence[:done])
-    tables = {name: summarise(join(chunks), sequence_index=sequence) for name, chunks in scored.items()}
+    tables = {name: summarise(columns, sequence_index=sequence) for name, columns in scored.items()}
     facts = {
         "protocol": PROTOCOL, "samples": chosen.samples, "sampler": chosen.mode, "seed": seed,
         "time_unit": forecaster.features.time_unit, "coordinates": forecaster.features.coordinates,
@@ -153,13 +155,19 @@ def command(options: EvaluateOptions) -> Outcome:
 def _score(samples: EventSamples, truth: Mapping[str, Any], *, legacy: bool, floor: bool,
            extra: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:  # fmt: skip
     marked = truth["mark"] is not None
-    scored = event_scores(
+    return event_scores(
         samples.gap, samples.location, gap=truth["gap"], location=truth["location"], mark=truth["mark"],
         mark_probability=samples.mark_probability if marked else None, mark_samples=samples.mark if marked else None,
         legacy=legacy, floor=floor, extra=extra,
     )  # fmt: skip
-    # A column that is a view would keep all the samples of its chunk.
-    return {name: value.clone() for name, value in scored.items()}
+
+
+def _keep(columns: dict[str, Tensor], found: Mapping[str, Tensor], rows: NDArray[np.int64], count: int) -> None:
+    """Copy the scores of a chunk into whole columns, so that nothing of the chunk stays in memory."""
+    for name, values in found.items():
+        if name not in columns:
+            columns[name] = values.new_zeros((count, *values.shape[1:]))
+        columns[name][rows[0] : rows[-1] + 1] = values
 
 
 def _number(value: float | None) -> str:
