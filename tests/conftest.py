@@ -31,7 +31,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
     """Print how many recordings were used, and what of them was not."""
     import recordings
 
@@ -48,6 +50,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     waiting = sorted(entry.name for entry in Path(root).iterdir() if entry.is_dir() and entry.name != "smash")
     if waiting:
         terminalreporter.write_line(f"no package here yet for the recordings of {', '.join(waiting)}")
-    if _whole_suite(config):
+    if _whole_suite(config) and not terminalreporter.stats.keys() & {"failed", "error"}:
         for name, keys in _unused().items():
             terminalreporter.write_line(f"FAILED {name}: no test used {', '.join(keys[:6])} ({len(keys)} tensors)")
