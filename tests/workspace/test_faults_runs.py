@@ -39,6 +39,7 @@ SLOW = Inside(slow_write_s=0.02, piece_bytes=1 << 16)
 class Whole:
     """A miniature training of a package that nothing disturbed."""
 
+    name: str
     package: PackageUnderTest
     folder: Path
     outcome: dict[str, bytes]
@@ -64,7 +65,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     assert f"step-{package.steps}.safetensors" in found
     warmed = run(package.resume("run"), folder=folder, warm=True)
     assert warmed.code == 0 and outcome(folder / "run") == found
-    yield Whole(package, folder, found, result.seconds)
+    yield Whole(request.param, package, folder, found, result.seconds)
 
 
 def finish(whole: Whole, folder: Path) -> dict[str, bytes]:
@@ -107,7 +108,7 @@ def test_killed_and_resumed_runs_equal_undisturbed_ones(share: float, whole: Who
         assert finish(whole, folder) == whole.outcome
         shutil.rmtree(folder)
     assert in_saves >= kills // 4
-    record(f"{whole.package.module.partition(".")[0]}: SIGKILL during training, resumed to the end", tried=kills, good=kills,
+    record(f"{whole.name}: SIGKILL during training, resumed to the end", tried=kills, good=kills,
            seconds=time.monotonic() - started, notes=f"{in_saves} inside a save; the newest checkpoints were of steps "
            f"{sorted(at_steps)}; model, optimiser, average, best weights and metrics bit-equal")  # fmt: skip
 
@@ -140,7 +141,7 @@ def test_stopped_runs_save_their_last_step_and_go_on(number: signal.Signals, sha
         assert load_checkpoint(newest).metadata["step"] == int(said[1]) >= moment.step
         assert finish(whole, folder) == whole.outcome
         shutil.rmtree(folder)
-    record(f"{whole.package.module.partition(".")[0]}: {number.name} during training, resumed to the end", tried=stops, good=stops,
+    record(f"{whole.name}: {number.name} during training, resumed to the end", tried=stops, good=stops,
            seconds=time.monotonic() - started)  # fmt: skip
 
 
@@ -221,13 +222,14 @@ def test_a_rate_far_too_high_diverges_with_a_good_checkpoint(whole: Whole) -> No
         assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
 
 
-def test_processes_seeds_and_workers_change_nothing(whole: Whole) -> None:
-    """Another process, another PYTHONHASHSEED, and 1 or 4 workers give the same bytes, but for the setting itself."""
-    folder = whole.fresh("again")
+@SHARES
+def test_processes_seeds_and_workers_change_nothing(share: float, whole: Whole) -> None:
+    """Another process, another PYTHONHASHSEED, and workers (2; in full 1 and 4) give the same bytes, but for the setting itself."""
+    folder = whole.fresh(f"again-{share}")
     again = run(whole.package.train(folder), folder=folder, environment={"PYTHONHASHSEED": "77"})
     assert again.code == 0 and outcome(folder / "run") == whole.outcome
     model = load_checkpoint(whole.folder / f"run/checkpoints/step-{whole.package.steps}.safetensors").tensors
-    for workers in (1, 4):
+    for workers in (1, 4) if share == 1.0 else (2,):
         name = f"workers-{workers}"
         done = run(whole.package.train(folder, "--fit.workers", str(workers), run=name), folder=folder)
         assert done.code == 0, done.stderr
