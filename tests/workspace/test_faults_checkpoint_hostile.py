@@ -119,7 +119,7 @@ def hostile_files(canary: Canary) -> dict[str, bytes]:
         "digest of unpaired surrogates": _file(b'{"__metadata__":{"stcore":"{}","digest":"\\ud800"}}'),
         "digest that is a number": _file(b'{"__metadata__":{"stcore":"{}","digest":7}}'),
         "metadata that is a string": _file(b'{"__metadata__":"stcore"}'),
-        "overlapping tensors": _signed(f"{_tensor(shape='[2]', offsets='[0,8]')},{_second('[4,8]')}", _facts(), bytes(8)),
+        "overlapping": _signed(f"{_tensor(shape='[2]', offsets='[0,8]')},{_second('[4,8]')}", _facts(), bytes(8)),
         "hole in between": _signed(f"{_tensor()},{_second('[8,12]')}", _facts(_FOUR), bytes(12)),
         "bytes behind the tensors": signed(_tensor()) + b"more",
         "tensor behind the end": signed(_tensor(shape="[100000]", offsets="[0,400000]")),
