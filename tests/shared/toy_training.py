@@ -54,8 +54,15 @@ def toy_evaluate(model: nn.Module) -> dict[str, float]:
     return {"val/loss": float(((model(x) - y) ** 2).mean())}
 
 
-def train_toy(folder: Path, config: LoopConfig = CONFIG, *, resume: Path | None = None, step: Step = toy_step,
-              dropout: float = 0.3, evaluate: Callable[[nn.Module], dict[str, float]] = toy_evaluate) -> FitResult:  # fmt: skip
+def train_toy(
+    folder: Path,
+    config: LoopConfig = CONFIG,
+    *,
+    resume: Path | None = None,
+    step: Step = toy_step,
+    dropout: float = 0.3,
+    evaluate: Callable[[nn.Module], dict[str, float]] = toy_evaluate,
+) -> FitResult:
     """Train the toy into `folder`, or on from the run or checkpoint `resume`."""
     torch.manual_seed(5)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(dropout), nn.ReLU(), nn.Linear(8, 1))

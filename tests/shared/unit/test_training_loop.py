@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from toy_training import CONFIG, ToyBatches, fingerprint, toy_evaluate, toy_step, train_toy
 from torch import nn
+from toy_training import CONFIG, ToyBatches, fingerprint, toy_evaluate, toy_step, train_toy
 
 from stcore.errors import Diverged, Interrupted, UserError
 from stcore.training.checkpoint import load_checkpoint

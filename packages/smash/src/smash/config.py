@@ -7,6 +7,7 @@ normalised units mean gap and coordinates mapped to [-1, 1] over the training pa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -101,8 +102,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         _require(self.perturbations >= 1, "loss.perturbations", self.perturbations, "at least 1")
-        _require(self.mark_weight >= 0.0, "loss.mark-weight", self.mark_weight, "0 or more")
-        _require(self.location_weight >= 0.0, "loss.location-weight", self.location_weight, "0 or more")
+        for name in ("mark_weight", "location_weight"):
+            _require(0.0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "a number, 0 or more")
         _require(0.0 <= self.smoothing < 1.0, "loss.smoothing", self.smoothing, "a share in [0, 1)")
 
 
@@ -134,7 +135,9 @@ class OptimiserConfig:
         _require(self.warmup_epochs >= 0, "optimiser.warmup-epochs", self.warmup_epochs, "0 or more")
         for name in ("beta1", "beta2"):
             _require(0.0 <= getattr(self, name) < 1.0, f"optimiser.{name}", getattr(self, name), "a share in [0, 1)")
-        _require(self.weight_decay >= 0.0, "optimiser.weight-decay", self.weight_decay, "0 or more")
+        _require(
+            0.0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

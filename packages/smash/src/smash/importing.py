@@ -6,9 +6,11 @@ import zipfile
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from smash.config import PRESETS, TrainConfig
 from smash.convert import convert_state
@@ -107,12 +109,12 @@ def _convert_events(options: ConvertOptions, no_samples: UserError) -> Outcome:
     return Outcome(f"{events.num_events:,} events of {events.num_sequences:,} sequences in {options.out}", data)
 
 
-def _columns(samples: OriginalSamples, features: Features) -> dict[str, np.ndarray]:
+def _columns(samples: OriginalSamples, features: Features) -> dict[str, NDArray[Any]]:
     """Return original samples in physical units, one row a sample; `event` counts the predicted events of the file."""
     count, each = samples.gap.shape
     gap = features.gap(torch.from_numpy(samples.gap)).numpy()
     location = features.location(torch.from_numpy(samples.location)).numpy()
-    columns: dict[str, np.ndarray] = {
+    columns: dict[str, NDArray[Any]] = {
         "event": np.repeat(np.arange(count), each),
         "sample": np.tile(np.arange(each), count),
         "gap": gap.reshape(-1),

@@ -125,7 +125,7 @@ class Forecaster:
                 gap=self.features.gap(drawn.gap).cpu(),
                 location=self.features.location(drawn.location).cpu(),
                 mark=drawn.mark.cpu() if self.model.marked else None,
-                mark_probability=drawn.probability.cpu() if self.model.marked else None,
+                mark_probability=drawn.probability.double().cpu() if self.model.marked else None,
             )
             yield Drawn(sequence, event, samples, extra)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smash.options import SampleOptions
 from smash.predict import Drawn, Forecaster, events_of
@@ -23,13 +24,13 @@ def command(options: SampleOptions) -> Outcome:
     return Outcome(f"{rows:,} samples in {options.out}", {"file": str(options.out), "rows": rows, "units": units})
 
 
-def columns(drawn: Drawn, events: EventSequences, forecaster: Forecaster) -> dict[str, np.ndarray[Any, Any]]:
+def columns(drawn: Drawn, events: EventSequences, forecaster: Forecaster) -> dict[str, NDArray[Any]]:
     """Return the samples of a chunk as columns: sequence_id, event, sample, gap, time, x, y and mark."""
     count, samples = drawn.samples.gap.shape
     last = events.time[events.offsets[drawn.sequence] + drawn.event - 1]
     gap = drawn.samples.gap.numpy()
     x, y = drawn.samples.location.numpy().reshape(-1, 2).T
-    result: dict[str, np.ndarray[Any, Any]] = {
+    result: dict[str, NDArray[Any]] = {
         "sequence_id": np.repeat(np.array(events.sequence_id)[drawn.sequence], samples),
         "event": np.repeat(drawn.event, samples),
         "sample": np.tile(np.arange(samples), count),
