@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,16 +27,22 @@ def test_the_hostile_pickles_do_act_when_they_are_loaded_carelessly(tmp_path: Pa
     assert canary.exists()
 
 
+def _cpu_seconds() -> float:
+    """Return the processor time of this process and its finished children, which other load does not change."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_hostile_pickles_are_refused_without_acting(name: str, tmp_path: Path) -> None:
     canary, path = tmp_path / "canary", tmp_path / "hostile.pkl"
     path.write_bytes(hostile_pickles(canary)[name])
-    before, start = sorted(tmp_path.iterdir()), time.perf_counter()
+    before, start = sorted(tmp_path.iterdir()), _cpu_seconds()
     with pytest.raises(UserError) as caught:
         read_plain_pickle(path)
     message = str(caught.value)
-    allowed_s = 15.0 if "storage" in name else 3.0  # a storage makes the child import torch
-    assert time.perf_counter() - start < allowed_s
+    allowed_s = 10.0 if "storage" in name else 2.0  # a storage makes the child import torch
+    assert _cpu_seconds() - start < allowed_s
     assert sorted(tmp_path.iterdir()) == before
     assert message.startswith(str(path)) and "expected" in message and "\n" not in message and len(message) < 600
 

@@ -83,6 +83,15 @@ def test_bfloat16_trains_where_the_device_has_it(tmp_path: Path) -> None:
     assert result.best is not None and math.isfinite(result.best)
 
 
+def test_tensorboard_gets_the_scalars_on_request(tmp_path: Path) -> None:
+    config = TrainConfig(model=ModelConfig(width=4, layers=1), loss=LossConfig(perturbations=2),
+                         fit=LoopConfig(epochs=1, max_steps=2, log_every=1, tensorboard=True))  # fmt: skip
+    parts = Parts(_events(8), _events(2, seed=1), _events(2, seed=2))
+    train(config, parts=parts, run=tmp_path / "run", device="cpu", quiet=True)
+    (written,) = (tmp_path / "run" / "tensorboard").iterdir()
+    assert b"train/loss" in written.read_bytes() and b"val/loss" in written.read_bytes()
+
+
 def test_old_masks_are_for_old_checkpoints(tmp_path: Path) -> None:
     config = TrainConfig(model=ModelConfig(legacy_masks=True))
     with pytest.raises(UserError, match="legacy-masks"):
