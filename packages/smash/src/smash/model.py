@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from smash.config import LossConfig, ModelConfig, NoiseConfig
 from smash.encoder import HistoryEncoder, LegacyMasks
@@ -112,7 +111,7 @@ class Smash(nn.Module):
         noise: NoiseConfig,
         loss: LossConfig,
     ) -> LossTerms:
-        """Loss terms of given targets, chunk by chunk; the backward pass computes each chunk again."""
+        """Loss terms of given targets, chunk by chunk."""
         size = max(1, CHUNK_ROWS // draws.shape[1])
         parts: list[LossTerms] = []
         for start in range(0, max(1, len(draws)), size):
@@ -127,13 +126,8 @@ class Smash(nn.Module):
     def _chunk_terms(
         self, condition: Tensor, value: Tensor, mark: Tensor | None, draws: Tensor, noise: NoiseConfig, loss: LossConfig
     ) -> LossTerms:
-        def compute(condition: Tensor) -> LossTerms:
-            prepared = self.score.prepare(condition)
-            return score_matching(self.score, prepared, value, mark, draws, noise=noise, loss=loss)
-
-        if not torch.is_grad_enabled():
-            return compute(condition)
-        return checkpoint(compute, condition, use_reentrant=False, preserve_rng_state=False)
+        prepared = self.score.prepare(condition)
+        return score_matching(self.score, prepared, value, mark, draws, noise=noise, loss=loss)
 
 
 def num_targets(lengths: Int[Tensor, "sequence"]) -> int:
