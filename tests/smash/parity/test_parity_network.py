@@ -163,8 +163,7 @@ def test_loss_terms_from_recorded_conditions(name: str) -> None:
 def test_training_loss_and_gradients_through_the_whole_model(name: str) -> None:
     recording = open_recording(name)
     model, loss = build(recording), objective(recording)
-    terms = model(batch(recording), recording.input("loss/noise"), noise=levels(recording), loss=loss)
-    total = total_loss(terms, loss)
+    total = model(batch(recording), recording.input("loss/noise"), noise=levels(recording), loss=loss).total
     close(total.detach(), recording.expect("loss/total"))
     total.backward()
     found = converted(recording)

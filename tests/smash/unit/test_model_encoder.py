@@ -114,15 +114,33 @@ def test_every_parameter_gets_a_gradient_and_chunks_change_nothing(
     for rows in (8192, 8):
         monkeypatch.setattr("smash.model.CHUNK_ROWS", rows)
         network.zero_grad()
-        total_loss(network(batch, draws, noise=NoiseConfig(), loss=loss), loss).backward()
+        network(batch, draws, noise=NoiseConfig(), loss=loss).total.backward()
         found.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])
     assert len(found[0]) == len(list(network.parameters()))
     for name, whole, cut in zip(dict(network.named_parameters()), *found, strict=True):
         torch.testing.assert_close(whole, cut, rtol=1e-4, atol=1e-7, msg=name)
 
 
+def test_gradients_taken_chunk_by_chunk_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, batch = model(), events([5, 8])
+    draws = torch.randn(11, 4, 3, generator=torch.Generator().manual_seed(2))
+    loss, noise = LossConfig(perturbations=4, smoothing=0.1, location_weight=0.7), NoiseConfig()
+    terms = network.loss_terms(network.targets(batch), draws, noise=noise, loss=loss)
+    expected = torch.autograd.grad(3.0 * total_loss(terms, loss), list(network.parameters()))
+    monkeypatch.setattr("smash.model.CHUNK_ROWS", 8)
+    means = network(batch, draws, noise=noise, loss=loss)
+    found = torch.autograd.grad(3.0 * means.total, list(network.parameters()))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(means.location_score, terms.denoise[..., 1:].mean())
+    with torch.no_grad():
+        torch.testing.assert_close(network(batch, draws, noise=noise, loss=loss).total, means.total.detach())
+
+
 def test_batches_without_targets_give_empty_terms() -> None:
-    terms = model()(events([1, 1]), torch.empty(0, 4, 3), noise=NoiseConfig(), loss=LossConfig())
+    network = model()
+    terms = network.loss_terms(
+        network.targets(events([1, 1])), torch.empty(0, 4, 3), noise=NoiseConfig(), loss=LossConfig()
+    )
     assert terms.denoise.shape == (0, 4, 3)
     assert terms.mark is not None and terms.mark.shape == (0, 4)
 

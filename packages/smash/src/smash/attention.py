@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -40,7 +40,7 @@ def attend_causally(
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
     _, heads, count, width = query.shape
     query = query / math.sqrt(width)
-    future = torch.ones(count, count, dtype=torch.bool).triu_(1)
+    future = torch.full((count, count), -math.inf, dtype=query.dtype).triu_(1)
     keep = query.shape[0] * heads * count * count <= KEPT_ELEMENTS
     group = max(1, BLOCK_ELEMENTS // (heads * min(count, BLOCK_ROWS) * count))
     groups = zip(*(part.split(group) for part in (query, key, value)), strict=True)
@@ -48,7 +48,7 @@ def attend_causally(
 
 
 def _attend_in_blocks(
-    query: Tensor, key: Tensor, value: Tensor, *, future: Bool[Tensor, "event event"], dropout: float, keep: bool
+    query: Tensor, key: Tensor, value: Tensor, *, future: Float[Tensor, "event event"], dropout: float, keep: bool
 ) -> Tensor:
     blocks: list[Tensor] = []
     for start in range(0, query.shape[2], BLOCK_ROWS):
@@ -59,13 +59,25 @@ def _attend_in_blocks(
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, dropout: float) -> Tensor:
-    weights = (query @ key.mT).masked_fill_(hidden, -math.inf).softmax(-1)
-    kept = weights.masked_fill(_bernoulli(dropout, weights.shape), 0.0)
-    return (kept @ value) / (1.0 - dropout)
+    # Adding out of place: a change in place of a product's view is copied whole by autograd.
+    weights = (query @ key.mT + hidden).softmax(-1)
+    return (_keep(weights, dropout) @ value) / (1.0 - dropout)
 
 
-def _bernoulli(share: float, shape: torch.Size) -> Bool[Tensor, "..."]:
-    """True with this probability, to within 2^-17, from 16 random bits each."""
-    count = shape.numel()
-    bits = torch.empty(math.ceil(count / 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    return (bits[:count] < round(share * 2**16) - 2**15).view(shape)
+class Dropout(nn.Dropout):
+    """Dropout that on a CPU draws 16 random bits per element, so that its share is right to within 2^-17."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        exact = input.dtype in (torch.float32, torch.float64)  # 16 bits are not in bfloat16
+        if not self.training or self.p == 0.0 or not input.is_cpu or not exact:
+            return super().forward(input)
+        return _keep(input, self.p) / (1.0 - self.p)
+
+
+def _keep(x: Tensor, dropout: float) -> Tensor:
+    """Set elements to zero with this probability, without scaling the others."""
+    count = x.numel()
+    bits = torch.empty(math.ceil(count / 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
+    limit = round(dropout * 2**16) - 2**15 - 0.5
+    # Passes x on where the number is above the limit. One vectorised pass; masks of booleans take several.
+    return torch.ops.aten.threshold_backward(x, bits.view(x.shape).to(x.dtype), limit)

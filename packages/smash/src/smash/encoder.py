@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from smash.attention import attend_causally
+from smash.attention import Dropout, attend_causally
 from smash.config import ModelConfig
 
 HIDDEN_LOGIT = -1e9
@@ -61,7 +61,7 @@ class AttentionLayer(nn.Module):
         self.expand = nn.Linear(width, inner)
         self.contract = nn.Linear(inner, width)
         self.feed_forward_norm = nn.LayerNorm(width, eps=1e-6)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for block in self.query_key_value.weight.split(self.splits):
             nn.init.xavier_uniform_(block)
         nn.init.xavier_uniform_(self.output.weight)

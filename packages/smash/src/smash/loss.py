@@ -89,6 +89,26 @@ def score_matching(
     )
 
 
+class MeanLoss(NamedTuple):
+    """Means over targets and perturbations; each a scalar."""
+
+    total: Float[Tensor, ""]
+    """What is minimised (`total_loss`)."""
+    gap_score: Float[Tensor, ""]
+    """Half the squared error of sigma times the score of the gap; 0.5 is the mean for a score of zero."""
+    location_score: Float[Tensor, ""]
+    """The same for the location, averaged over both coordinates."""
+    mark: Float[Tensor, ""] | None
+    """Smoothed cross-entropy of the mark, in nats; None when unmarked."""
+
+
+def mean_loss(terms: LossTerms, loss: LossConfig) -> MeanLoss:
+    """Average the terms of targets and perturbations, and weigh them up."""
+    mark = None if terms.mark is None else terms.mark.mean()
+    gap, location = terms.denoise[..., 0].mean(), terms.denoise[..., 1:].mean()
+    return MeanLoss(total_loss(terms, loss), gap, location, mark)
+
+
 def total_loss(terms: LossTerms, loss: LossConfig) -> Float[Tensor, ""]:
     """Mean over targets, perturbations and coordinates, plus the weighted mean mark loss.
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from smash.chunks import mean_over_chunks
 from smash.config import LossConfig, ModelConfig, NoiseConfig
 from smash.encoder import HistoryEncoder, LegacyMasks
-from smash.loss import LossTerms, score_matching
+from smash.loss import LossTerms, MeanLoss, mean_loss, score_matching
 from smash.score import ScoreNetwork
 
 CHUNK_ROWS = 8192
-"""Perturbed targets that go through the score network at once in training, so that activations stay in cache."""
+"""Perturbed targets that go through the score network at once, so that activations stay in cache."""
 
 
 class Batch(NamedTuple):
@@ -92,16 +94,25 @@ class Smash(nn.Module):
         *,
         noise: NoiseConfig,
         loss: LossConfig,
-    ) -> LossTerms:
-        """Loss terms of every predicted event of the batch, in the order of `targets`.
+    ) -> MeanLoss:
+        """Mean loss of every predicted event of the batch, in the order of `targets`.
 
         Args:
             batch: padded sequences.
             draws: standard normal draws, one row per predicted event (`num_targets`).
             noise: noise levels.
-            loss: smoothing of the mark loss; weights are applied by `smash.loss.total_loss`.
+            loss: smoothing of the mark loss, and weights.
         """
-        return self.loss_terms(self.targets(batch), draws, noise=noise, loss=loss)
+        targets = self.targets(batch)
+        chunks = list(_chunks(targets, draws))
+
+        def means(number: int, condition: Tensor) -> MeanLoss:
+            part, chunk = chunks[number]
+            return mean_loss(self._chunk_terms(part._replace(condition=condition), chunk, noise, loss), loss)
+
+        sizes = [len(chunk) for _, chunk in chunks]
+        found = mean_over_chunks(means, sizes, targets.condition, list(self.score.parameters()))
+        return MeanLoss(*found) if self.marked else MeanLoss(*found, mark=None)
 
     def loss_terms(
         self,
@@ -111,23 +122,22 @@ class Smash(nn.Module):
         noise: NoiseConfig,
         loss: LossConfig,
     ) -> LossTerms:
-        """Loss terms of given targets, chunk by chunk."""
-        size = max(1, CHUNK_ROWS // draws.shape[1])
-        parts: list[LossTerms] = []
-        for start in range(0, max(1, len(draws)), size):
-            part = slice(start, start + size)
-            mark = None if targets.mark is None else targets.mark[part]
-            parts.append(
-                self._chunk_terms(targets.condition[part], targets.value[part], mark, draws[part], noise, loss)
-            )
+        """Loss terms of given targets, before averaging and weights (`smash.loss.total_loss`)."""
+        parts = [self._chunk_terms(part, chunk, noise, loss) for part, chunk in _chunks(targets, draws)]
         marks = [part.mark for part in parts if part.mark is not None]
         return LossTerms(torch.cat([part.denoise for part in parts]), torch.cat(marks) if marks else None)
 
-    def _chunk_terms(
-        self, condition: Tensor, value: Tensor, mark: Tensor | None, draws: Tensor, noise: NoiseConfig, loss: LossConfig
-    ) -> LossTerms:
-        prepared = self.score.prepare(condition)
-        return score_matching(self.score, prepared, value, mark, draws, noise=noise, loss=loss)
+    def _chunk_terms(self, part: Targets, draws: Tensor, noise: NoiseConfig, loss: LossConfig) -> LossTerms:
+        prepared = self.score.prepare(part.condition)
+        return score_matching(self.score, prepared, part.value, part.mark, draws, noise=noise, loss=loss)
+
+
+def _chunks(targets: Targets, draws: Tensor) -> Iterator[tuple[Targets, Tensor]]:
+    size = max(1, CHUNK_ROWS // draws.shape[1])
+    for start in range(0, max(1, len(draws)), size):
+        part = slice(start, start + size)
+        mark = None if targets.mark is None else targets.mark[part]
+        yield Targets(targets.condition[part], targets.value[part], mark), draws[part]
 
 
 def num_targets(lengths: Int[Tensor, "sequence"]) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -111,7 +111,7 @@ def _perceptron(x: Tensor, linears: Linears) -> Tensor:
     first, *others = linears.layers
     x = linear(x, first.weight, first.bias)
     for layer in others:
-        x = linear(x.relu_(), layer.weight, layer.bias)
+        x = linear(_rectify(x), layer.weight, layer.bias)
     return x
 
 
@@ -165,7 +165,7 @@ class ScoreNetwork(nn.Module):
         """Output of the temporal trunk, and the intensity of each mark at the gap."""
         hidden = _first(gap[..., None], self.temporal_trunk.layers[0], prepared.temporal[0])
         for layer, bias in zip(self.temporal_trunk.layers[1:3], prepared.temporal[1:], strict=True):
-            hidden = linear(hidden, layer.weight).add_(bias).relu_()
+            hidden = _rectify(linear(hidden, layer.weight), bias)
         last = self.temporal_trunk.layers[3]
         trunk = linear(hidden, last.weight, last.bias)
         return trunk, per_event(F.softplus, _perceptron(trunk, self.intensity_head))
@@ -181,10 +181,10 @@ class ScoreNetwork(nn.Module):
         hidden = _first(gap[..., None], first, prepared.temporal[0])
         tangent = _pass_where_active(first.weight[:, 0].expand_as(hidden), hidden)
         for layer, bias in zip(self.temporal_trunk.layers[1:3], prepared.temporal[1:], strict=True):
-            hidden = linear(hidden, layer.weight).add_(bias).relu_()
+            hidden = _rectify(linear(hidden, layer.weight), bias)
             tangent = _pass_where_active(linear(tangent, layer.weight), hidden)
         trunk = linear(hidden, last.weight, last.bias)
-        hidden = linear(trunk, head.weight, head.bias).relu_()
+        hidden = _rectify(linear(trunk, head.weight, head.bias))
         # The value of the trunk is needed again for the location, its tangent is not: one product in place of two.
         tangent = _pass_where_active(linear(tangent, head.weight @ last.weight), hidden)
         before = linear(hidden, output.weight, output.bias)
@@ -196,7 +196,7 @@ class ScoreNetwork(nn.Module):
         """Output of the spatial trunk."""
         hidden = _first(location, self.spatial_trunk.layers[0], prepared.spatial[0])
         for layer, bias in zip(self.spatial_trunk.layers[1:3], prepared.spatial[1:], strict=True):
-            hidden = linear(hidden, layer.weight).add_(bias).relu_()
+            hidden = _rectify(linear(hidden, layer.weight), bias)
         last = self.spatial_trunk.layers[3]
         return linear(hidden, last.weight, last.bias)
 
@@ -209,9 +209,13 @@ class ScoreNetwork(nn.Module):
         """Score of the location from the outputs of both trunks; it does not depend on the mark."""
         head, output = self.location_head.layers
         first, second = head.weight.split(self.units, dim=1)
-        hidden = linear(torch.lerp(spatial, temporal, prepared.temporal_gate), first, head.bias)
-        hidden += linear(torch.lerp(spatial, temporal, prepared.spatial_gate), second)
-        return linear(hidden.relu_(), output.weight, output.bias)
+        gates = prepared.temporal_gate, prepared.spatial_gate
+        if torch.is_grad_enabled():
+            mixed = _Mix.apply(spatial, temporal, *gates)
+        else:
+            mixed = [torch.lerp(spatial, temporal, gate) for gate in gates]
+        hidden = _rectify(linear(mixed[0], first, head.bias), linear(mixed[1], second))
+        return linear(hidden, output.weight, output.bias)
 
     def forward(
         self, x: Float[Tensor, "event sample 3"], mark: Int[Tensor, "event sample"] | None, prepared: Prepared
@@ -223,10 +227,42 @@ class ScoreNetwork(nn.Module):
         return Score(torch.cat([gap[..., None], location], dim=-1), mark_distribution(intensity))
 
 
+class _Mix(torch.autograd.Function):
+    """Two interpolations between the same two tensors, in half the passes that autograd takes for both."""
+
+    @staticmethod
+    def forward(ctx: Any, start: Tensor, end: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        step = end - start
+        ctx.save_for_backward(step, first, second)
+        return torch.addcmul(start, step, first), torch.addcmul(start, step, second)
+
+    @staticmethod
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, ...]:
+        step, *gates = ctx.saved_tensors
+        to_end = torch.addcmul(slopes[0] * gates[0], slopes[1], gates[1])
+        to_start = (slopes[0] + slopes[1]).sub_(to_end)
+        column = step.flatten(1)[:, :, None]
+        to_gates = [torch.bmm(slope.flatten(1)[:, None], column).view_as(gates[0]) for slope in slopes]
+        return to_start, to_end, *to_gates
+
+
 def _first(value: Tensor, layer: nn.Linear, bias: Tensor) -> Tensor:
-    return linear(value, layer.weight).add_(bias).relu_()
+    return _rectify(linear(value, layer.weight), bias)
+
+
+def _rectify(x: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply a ReLU, after adding the bias; in place where that is free.
+
+    With gradients it is not: `x` is a view of a product, and autograd would copy it whole for every change in place.
+    """
+    if torch.is_grad_enabled():
+        return F.relu(x) if bias is None else (x + bias).relu_()
+    return x.relu_() if bias is None else x.add_(bias).relu_()
 
 
 def _pass_where_active(tangent: Tensor, hidden: Tensor) -> Tensor:
-    """Derivative of a ReLU: the tangent where its output is positive, zero elsewhere."""
-    return torch.ops.aten.threshold_backward(tangent, hidden, 0.0)  # one pass; `where` makes a mask first
+    """Derivative of a ReLU: the tangent where its output is positive, zero elsewhere.
+
+    The result is piecewise constant in `hidden`; detached, no zeros are made and added for its gradient.
+    """
+    return torch.ops.aten.threshold_backward(tangent, hidden.detach(), 0.0)  # one pass; `where` makes a mask first

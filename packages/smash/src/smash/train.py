@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from smash.config import OptimiserConfig, TrainConfig
 from smash.data import EncodedEvents, Features, TrainingBatches, draws, predictable
-from smash.loss import LossTerms, total_loss
+from smash.loss import MeanLoss
 from smash.model import Batch, Smash
 from smash.options import DEFAULT_PRESET, TrainOptions
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
@@ -103,8 +103,8 @@ class Step:
 
     def __call__(self, model: nn.Module, batch: tuple[Batch, Tensor], context: StepContext) -> Loss:
         events, noise = batch
-        terms = model(events, noise, noise=self._config.noise, loss=self._config.loss)
-        return Loss(total_loss(terms, self._config.loss), float(len(noise)), parts_of(terms))
+        means: MeanLoss = model(events, noise, noise=self._config.noise, loss=self._config.loss)
+        return Loss(means.total, float(len(noise)), parts_of(means))
 
 
 class Validation:
@@ -122,8 +122,8 @@ class Validation:
             ids = usable[chosen]
             batch = Batch(*(None if part is None else part.to(device) for part in self._events.batch(ids)))  # pyright: ignore[reportArgumentType]
             noise = draws(self._events, ids, config, "validation").to(device)
-            terms: LossTerms = model(batch, noise, noise=config.noise, loss=config.loss)
-            values = {"loss": total_loss(terms, config.loss), **parts_of(terms)}
+            means: MeanLoss = model(batch, noise, noise=config.noise, loss=config.loss)
+            values = {"loss": means.total, **parts_of(means)}
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value.double() * len(noise)
             sums["targets"] += len(noise)
@@ -134,10 +134,9 @@ class Validation:
         return {f"val/{name}": value / count for name, value in summed.items()}
 
 
-def parts_of(terms: LossTerms) -> dict[str, Tensor]:
-    """Return the mean loss of gap, location and mark; 0.5 is that of a score of zero."""
-    parts = {"gap_score": terms.denoise[..., 0].mean(), "location_score": terms.denoise[..., 1:].mean()}
-    return parts if terms.mark is None else {**parts, "mark": terms.mark.mean()}
+def parts_of(means: MeanLoss) -> dict[str, Tensor]:
+    """Return the parts of a loss under the names that they are logged with."""
+    return {name: value for name, value in means._asdict().items() if name != "total" and value is not None}
 
 
 def learning_rate(epoch: int, config: TrainConfig) -> float:
@@ -158,7 +157,7 @@ def learning_rate(epoch: int, config: TrainConfig) -> float:
 def make_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.AdamW:
     """Return AdamW as the original sets it up."""
     return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(config.beta1, config.beta2),
-                             weight_decay=config.weight_decay)  # fmt: skip
+                             weight_decay=config.weight_decay, fused=True)  # fmt: skip
 
 
 def restore_features(checkpoint: Checkpoint) -> Features:
