@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
+BOOKS = {"smash": "recordings", "stpred": "stpred_recordings"}
+"""Module of each package's recordings; a later package adds its own."""
 
-def _unused() -> dict[str, list[str]]:
-    """Return the recordings, by name, with the tensors that no test has used."""
-    import recordings
 
-    used = recordings.consumed()
-    left = {name: sorted(keys - used.get(name, set())) for name, keys in recordings.required().items()}
+def _unused(package: str) -> dict[str, list[str]]:
+    """Return the recordings, by name, with what of them no test has used."""
+    book = importlib.import_module(BOOKS[package])
+    used = book.consumed()
+    left = {name: sorted(keys - used.get(name, set())) for name, keys in book.required().items()}
     return {name: keys for name, keys in left.items() if keys}
 
 
@@ -26,28 +29,29 @@ def _whole_suite(config: pytest.Config) -> bool:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail a run of the whole suite that left a recording, or one of its tensors, unused."""
-    if exitstatus == 0 and _whole_suite(session.config) and _unused():
+    """Fail a run of the whole suite that left a recording, or an output of one, unused."""
+    if exitstatus == 0 and _whole_suite(session.config) and any(_unused(package) for package in BOOKS):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
     """Print how many recordings were used, and what of them was not."""
-    import recordings
-
     root = os.environ.get("STCORE_REFERENCE")
     if not root:
         return
-    used, required = recordings.consumed(), recordings.required()
-    tensors = sum(len(keys) for keys in required.values())
-    compared = sum(len(keys & used.get(name, set())) for name, keys in required.items())
-    whole = [name for name, keys in required.items() if keys <= used.get(name, set())]
     terminalreporter.section("recordings of the originals")
-    line = f"smash: {len(whole)} of {len(required)} recordings used, {compared} of {tensors} tensors"
-    terminalreporter.write_line(line)
-    waiting = sorted(entry.name for entry in Path(root).iterdir() if entry.is_dir() and entry.name != "smash")
+    complete = _whole_suite(config) and not terminalreporter.stats.keys() & {"failed", "error"}
+    for package in BOOKS:
+        book = importlib.import_module(BOOKS[package])
+        used, required = book.consumed(), book.required()
+        outputs = sum(len(keys) for keys in required.values())
+        compared = sum(len(keys & used.get(name, set())) for name, keys in required.items())
+        whole = [name for name, keys in required.items() if keys <= used.get(name, set())]
+        terminalreporter.write_line(
+            f"{package}: {len(whole)} of {len(required)} recordings used, {compared} of {outputs} tensors and values"
+        )
+        for name, keys in _unused(package).items() if complete else ():
+            terminalreporter.write_line(f"FAILED {package} {name}: no test used {', '.join(keys[:6])} ({len(keys)})")
+    waiting = sorted(entry.name for entry in Path(root).iterdir() if entry.is_dir() and entry.name not in BOOKS)
     if waiting:
         terminalreporter.write_line(f"no package here yet for the recordings of {', '.join(waiting)}")
-    if _whole_suite(config) and not terminalreporter.stats.keys() & {"failed", "error"}:
-        for name, keys in _unused().items():
-            terminalreporter.write_line(f"FAILED {name}: no test used {', '.join(keys[:6])} ({len(keys)} tensors)")
