@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -22,16 +24,36 @@ class Package:
     """What isolation has to know of a package; a later one adds a row."""
 
     name: str
+    write: Callable[[Path], None]
+    """Write miniature data into a folder."""
     train: tuple[str, ...]
-    """Arguments of its command line for one training step on `events.csv`."""
+    """Arguments of its command line for one training step on these data."""
+
+
+def _write_events(folder: Path) -> None:
+    rows = [f"{sequence},{0.3 * event + 0.1 * (event % 3):.2f},{event % 5},{(event * 7) % 11},{event % 2}"
+            for sequence in range(10) for event in range(8)]  # fmt: skip
+    (folder / "events.csv").write_text("\n".join(["sequence,time,x,y,mark", *rows]) + "\n")
+
+
+def _write_frames(folder: Path) -> None:
+    frames = np.arange(40 * 16 * 16, dtype=np.float32).reshape(40, 1, 16, 16) % 97 / 97
+    np.save(folder / "frames.npy", frames)
 
 
 PACKAGES = {
     "smash": Package(
         "smash",
+        _write_events,
         ("train", "--data", "events.csv", "--model.width", "4", "--model.layers", "1", "--loss.perturbations", "2",
          "--fit.max-steps", "1", "--run", "run", "--device", "cpu"),
-    )
+    ),
+    "stpred": Package(
+        "stpred",
+        _write_frames,
+        ("train", "--preset", "demo", "--data", "frames.npy", "--fit.max-steps", "1", "--run", "run",
+         "--device", "cpu"),
+    ),
 }  # fmt: skip
 
 
@@ -68,12 +90,6 @@ def _empty_environment(folder: Path) -> Path:
     return folder / ("Scripts" if sys.platform == "win32" else "bin")
 
 
-def _write_events(path: Path) -> None:
-    rows = [f"{sequence},{0.3 * event + 0.1 * (event % 3):.2f},{event % 5},{(event * 7) % 11},{event % 2}"
-            for sequence in range(10) for event in range(8)]  # fmt: skip
-    path.write_text("\n".join(["sequence,time,x,y,mark", *rows]) + "\n")
-
-
 def _check(package: Package, bin_folder: Path, work: Path, origin: Path) -> None:
     python = bin_folder / "python"
     code = (
@@ -89,7 +105,7 @@ def _check(package: Package, bin_folder: Path, work: Path, origin: Path) -> None
     assert not {"gpd", "vlm4st", "smash", "svq", "stpred"} - {package.name} & set(found["names"])
     command = bin_folder / package.name
     assert "train" in _run(command, "--help", cwd=work).stdout
-    _write_events(work / "events.csv")
+    package.write(work)
     _run(command, *package.train, cwd=work, OMP_NUM_THREADS="1")
     assert (work / "run" / "checkpoints" / "step-1.safetensors").is_file()
 
