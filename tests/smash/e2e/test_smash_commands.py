@@ -154,3 +154,32 @@ def test_data_and_config_commands(folder: Path, world: EventSequences, capsys: p
     assert main(["config", "show", "--preset", "crime"]) == 0
     assert "sigma_location = 0.03" in capsys.readouterr().out
     assert main(["config", "check", str(folder / "run" / "config.toml")]) == 0
+
+
+def test_predict_several_events_ahead(folder: Path, world: EventSequences) -> None:
+    out = folder / "steps.csv"
+    arguments = ["predict", str(folder / "run"), "--data", str(folder / "events.csv"), "--trajectories", "6"]
+    assert main([*arguments, "--steps", "3", "--out", str(out)]) == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows[:3]] == [1, 2, 3]
+    assert len(rows) == 3 * int((world.lengths > 0).sum())
+    assert float(rows[0]["time_0.5"]) <= float(rows[1]["time_0.5"]) <= float(rows[2]["time_0.5"])
+
+
+def test_predict_an_event_within_a_region_and_horizon(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    everywhere = {"type": "Polygon", "coordinates": [[[-99, -99], [99, -99], [99, 99], [-99, 99]]]}
+    (folder / "everywhere.geojson").write_text(json.dumps(everywhere))
+    out = folder / "within.csv"
+    arguments = ["predict", str(folder / "run"), "--data", str(folder / "events.csv"), "--trajectories", "6",
+                 "--horizon", "0.3", "--out", str(out)]  # fmt: skip
+    assert main([*arguments, "--within", str(folder / "everywhere.geojson")]) == 0
+    inside = [row["p_event"] for row in csv.DictReader(out.read_text().splitlines())]
+    assert main(arguments) == 0
+    assert inside == [row["p_event"] for row in csv.DictReader(out.read_text().splitlines())]
+    assert all(0.0 <= float(share) <= 1.0 for share in inside)
+    capsys.readouterr()
+    assert (
+        main(["predict", str(folder / "run"), "--within", str(folder / "everywhere.geojson"), "--out", str(out)]) == 2
+    )
+    assert "expected both" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from smash.config import PRESETS, DataConfig, SamplerConfig, TrainConfig
 from stcore import cli
+from stcore.errors import UserError
 from stcore.readers.options import EventReadOptions
 
 DEFAULT_PRESET = "earthquake"
@@ -62,6 +63,22 @@ class PredictOptions(ForecastOptions):
     """Shares of the location's probability inside the regions."""
     regions: Path | None = None
     """File for the regions as GeoJSON polygons."""
+    steps: int = 1
+    """Events ahead: above 1, sampled events join the history, and each step has a row with its spread."""
+    horizon: float = 0.0
+    """Above 0: P(an event within this time after the last one), by counting; in the unit of time of the data."""
+    within: Path | None = None
+    """GeoJSON file with polygons that such an event has to lie in."""
+    trajectories: int = 100
+    """Sampled futures of each sequence behind --steps and --horizon."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.trajectories < 1:
+            raise UserError(f"--steps {self.steps}, --trajectories {self.trajectories}; expected 1 or more")
+        if not 0.0 <= self.horizon < float("inf") or (self.horizon and self.steps > 1):
+            raise UserError(f"--horizon {self.horizon}; expected a length of time, without --steps")
+        if self.within is not None and not self.horizon:
+            raise UserError("--within: without --horizon; expected both")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,6 +224,10 @@ def command(options: PredictOptions) -> Outcome:
     """Do `smash predict`: a table of quantiles and probabilities, and regions as GeoJSON when asked for."""
     check_table_path(options.out)
     _check_levels(options)
+    if options.steps > 1 or options.horizon:
+        from smash import rollout
+
+        return rollout.command(options)
     forecaster = Forecaster.load(options.run, device=options.device)
     events = events_of(options, forecaster)
     shapes: list[dict[str, Any]] = []
