@@ -12,13 +12,15 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypeVar
 
 from stcore.errors import UserError
+from stcore.readers.grid_options import GridReadOptions
 from stcore.readers.options import EventReadOptions
 
-if TYPE_CHECKING:
-    from stcore.events import EventSequences
+Kind = Literal["events", "grids", "digits"]
+Options = TypeVar("Options", EventReadOptions, GridReadOptions)
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class CardFile:
     """Checksum of its content."""
     address: str = ""
     """Where it can be fetched; empty when no address is known to work."""
+    prepared: str = ""
+    """How it was made from its origin; empty when it is the original file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +52,13 @@ class Card:
     """What a data set is, in which units, from where, and how it is read."""
 
     name: str
+    kind: Kind = "events"
+    """Which container it is read into; `digits` are still images that moving ones are made of."""
     title: str
     content: str
-    """What one sequence and one event are."""
+    """What one sequence and one event, or one frame and its channels, are."""
     axes: str
-    """Sizes along sequence and event."""
+    """Sizes along sequence and event, or along time, channel, row and column."""
     units: str
     source: str
     """Repository and commit."""
@@ -208,26 +214,40 @@ CARDS: dict[str, Card] = {
         ),
     )
 }
-"""Every named data set."""
+"""Every named data set of events; `cards` gives those of any kind."""
 
 
-def known(name: str) -> Card | None:
-    """Return the card called `name` (or whose folder is), or none; capitals make no difference."""
+def cards(*kinds: Kind) -> dict[str, Card]:
+    """Return the named data sets of these kinds, or of all.
+
+    >>> list(cards("digits"))
+    ['mnist_t10k']
+    """
+    from stcore.catalog_grids import GRID_CARDS
+
+    every = CARDS | GRID_CARDS
+    return {name: card for name, card in every.items() if not kinds or card.kind in kinds}
+
+
+def known(name: str, kind: Kind = "events") -> Card | None:
+    """Return the card of a kind called `name` (or whose folder is), or none; capitals make no difference."""
     wanted = name.lower()
-    hits = [card for card in CARDS.values() if wanted in {card.name, *(folder.lower() for folder in card.folders)}]
-    return hits[0] if hits else None
+    mine = cards(kind)
+    hits = [card for card in mine.values() if wanted in {card.name, *(folder.lower() for folder in card.folders)}]
+    return mine.get(wanted) or (hits[0] if hits else None)
 
 
-def find(name: str) -> Card:
-    """Return the card called `name`.
+def find(name: str, *kinds: Kind) -> Card:
+    """Return the card called `name`, of one of these kinds (events, when none is given).
 
     Raises:
         UserError: there is none; the message lists the names.
     """
-    card = known(name)
-    if card is None:
-        raise UserError(f"{name[:60]!r}: no data set of this name; expected one of {', '.join(CARDS)}")
-    return card
+    wanted: tuple[Kind, ...] = kinds or ("events",)
+    for kind in wanted:
+        if (card := known(name, kind)) is not None:
+            return card
+    raise UserError(f"{name[:60]!r}: no data set of this name; expected one of {', '.join(cards(*wanted))}")
 
 
 def cache_folder(card: Card) -> Path:
@@ -273,6 +293,8 @@ def _names(card: Card) -> str:
 def _by_hand(card: Card) -> str:
     origins = ", ".join(file.origin for file in card.files)
     folder = f"a folder {card.folders[0]} under {DATA_VARIABLE}"
+    if made := [f"{file.path} from {file.origin} ({file.prepared})" for file in card.files if file.prepared]:
+        return f"make {', '.join(made)} of {card.source}, and put it into {folder}"
     return f"download {origins} by hand from {card.source}, and put them into {folder}"
 
 
@@ -360,22 +382,22 @@ def _download(card: Card, file: CardFile, folder: Path) -> None:
         raise UserError(f"{card.name}: {folder}: {error.strerror or error}; expected a folder to write to") from error
 
 
-def reading_options(card: Card, options: EventReadOptions) -> EventReadOptions:
+def reading_options(card: Card, options: Options) -> Options:
     """Return `options` with the card's own where the caller left the default."""
-    default = {item.name: getattr(EventReadOptions(), item.name) for item in fields(EventReadOptions)}
+    plain = type(options)()
+    default = {item.name: getattr(plain, item.name) for item in fields(plain)}
     unset = {name: value for name, value in card.reading.items() if getattr(options, name) == default[name]}
     return replace(options, **unset)
 
 
-def read(
-    card: Card,
-    options: EventReadOptions,
-    read_file: Callable[[Path, EventReadOptions], dict[str, EventSequences]],
-) -> dict[str, EventSequences]:
-    """Read every file of `card` by part; `read_file` reads one."""
+def read(card: Card, options: Options, read_file: Callable[[Path, Options], dict[str, T]]) -> dict[str, T]:
+    """Read every file of `card` by part; `read_file` reads one. A single file may hold its parts itself."""
     folder = locate(card)
     mine = reading_options(card, options)
-    parts = {file.part: read_file(folder / file.path, mine)[""] for file in card.files}
+    if len(card.files) == 1 and not card.files[0].part:
+        parts = read_file(folder / card.files[0].path, mine)
+    else:
+        parts = {file.part: read_file(folder / file.path, mine)[""] for file in card.files}
     for note in card.notes:
         _log.info("%s: %s", card.name, note)
     return parts

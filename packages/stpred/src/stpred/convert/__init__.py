@@ -1,0 +1,1 @@
+"""Weights of the original implementations under our names, and back."""

@@ -1,0 +1,308 @@
+"""Train a forecaster of frames: what one step is and what is evaluated. The loop is the core's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stcore.cli import Outcome, refuse_changes, run_config, run_of
+from stcore.configuration import from_plain, to_plain
+from stcore.errors import UserError
+from stcore.sampling import Indices, derive_seed, share_of_rank
+from stcore.splits import Parts
+from stcore.training.checkpoint import Checkpoint, load_checkpoint
+from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
+from stcore.training.ranks import make_accelerator, share_path, sum_over_ranks, world_size
+from stcore.training.run import Run, load_for_resume
+from stpred.config import TrainConfig
+from stpred.data import FrameBatches, Scaling, batches_of, frame_shape, read_parts, series_of
+from stpred.foreign import weights_file
+from stpred.hooked import Forwarded
+from stpred.models import FrameShape, build
+from stpred.models.interface import FrameModel, Sampling
+from stpred.options import DEFAULT_PRESET, TrainOptions
+from stpred.sampling import truth_bits
+from stpred.schedules import cosine, one_cycle
+
+HARMLESS = ("fit.tensorboard", "fit.workers")
+"""What may differ when a run goes on."""
+
+
+def train(
+    config: TrainConfig,
+    *,
+    parts: Parts[Any] | None = None,
+    run: Path | None = None,
+    resume: Path | None = None,
+    init_from: Path | None = None,
+    preset: str = "custom",
+    device: str = "auto",
+    quiet: bool = False,
+) -> FitResult:
+    """Train one model and keep it in a run directory.
+
+    Args:
+        config: the whole configuration.
+        parts: the data, when it is at hand already; otherwise `config.data` says where it is.
+        run: folder of the run; None makes a fresh one under `runs/`.
+        resume: a run or one of its checkpoint files to go on with; `config` must be that run's.
+        init_from: a run or checkpoint whose weights a new run starts from, with its scaling.
+        preset: name that a fresh folder gets.
+        device: `auto`, `cpu` or `cuda`.
+        quiet: show no progress.
+
+    Raises:
+        UserError: data or configuration cannot be used.
+        Diverged, Interrupted: see `stcore.training.loop.fit`.
+    """
+    directory, checkpoint = load_for_resume(resume) if resume else (None, None)
+    parts = parts or read_parts(config.data, seed=config.seed)
+    start = checkpoint or (_weights(init_from) if init_from else None)
+    scaling = restore_scaling(start) if start else Scaling.fit(series_of(parts.train), config.data.scaling)
+    shape = frame_shape(parts.train)
+    _check_shapes(parts, scaling)
+    training = batches_of(parts.train, scaling, config, shuffle=True)
+    held_back = batches_of(parts.val, scaling, config, shuffle=False)
+    model = make_model(config, shape)
+    if init_from and start:
+        _load_weights(model, start)
+    objective = Objective(model)
+    _place(model, config)
+    optimiser = make_optimiser(objective, config)
+    accelerator = make_accelerator(device, config.fit.precision)
+    preset = checkpoint.metadata["preset"] if checkpoint else preset
+    validate = Validation(held_back, rank=int(accelerator.process_index), ranks=int(accelerator.num_processes))
+    return fit(
+        objective, Step(config, model), training, optimiser, config=config.fit,
+        run=directory or _new_run(run, preset, config, accelerator), seed=config.seed,
+        facts=facts_of(config, shape, series_of(parts.train), preset=preset), constants=scaling.constants(),
+        schedule=Rates(optimiser, config, len(training)), evaluate=validate, select=Select("val/mse"),
+        ema=_average(objective, config), resume=checkpoint, device=device, quiet=quiet,
+    )  # fmt: skip
+
+
+def command(options: TrainOptions) -> Outcome:
+    """Do `stpred train`."""
+    if options.resume is not None:
+        refuse_changes(run_config(TrainConfig, run_of(options.resume)), options.settings, harmless=HARMLESS)
+    preset = options.preset or (DEFAULT_PRESET if options.config is None else "custom")
+    result = train(options.settings, run=options.run, resume=options.resume, init_from=options.init_from,
+                   preset=preset, device=options.device, quiet=options.quiet)  # fmt: skip
+    best = "" if result.best is None else f"best val/mse {result.best:.4g} per frame, "
+    how = "stopped early" if result.stopped_early else "done"
+    data = {"run": str(result.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
+            "stopped_early": result.stopped_early}  # fmt: skip
+    return Outcome(f"{how} after {result.epoch} epochs ({result.step} steps), {best}run: {result.run.folder}", data)
+
+
+class Objective(Forwarded):
+    """A forecaster whose `forward` is what training calls: with a future the loss, without the forecast."""
+
+    module: FrameModel
+
+    def forward(self, history: Tensor, future: Tensor | None, horizon: int, truth: Tensor | None) -> Any:
+        if future is None:
+            return self.module(history, horizon)
+        return self.module.loss(history, future, truth=truth)
+
+
+class Step:
+    """One training step: the model's own objective, with true frames mixed in as its sampling says."""
+
+    def __init__(self, config: TrainConfig, model: FrameModel) -> None:
+        self._seed = config.seed
+        self._sampling: Sampling = model.sampling
+
+    def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor], context: StepContext) -> Loss:
+        history, future = batch
+        truth = self.truth(context, history.shape[1], future.shape[1])
+        loss = model(history, future, 0, None if truth is None else truth.to(context.device))
+        return Loss(loss.total, float(len(history)), {} if len(loss.parts) < 2 else loss.parts)
+
+    def truth(self, context: StepContext, history: int, horizon: int) -> Tensor | None:
+        """Draw which steps are fed with true frames: by sample, so that the number of processes changes nothing."""
+        place = {"history": history, "horizon": horizon, "step": context.step, "epoch": context.epoch}
+        if self._sampling in ("none", "coin"):
+            return truth_bits(self._sampling, batch=len(context.ids), seed=self._seed, **place)
+        seeds = [derive_seed(self._seed, "sample", int(i)) for i in context.ids]
+        rows = [truth_bits(self._sampling, batch=1, seed=seed, **place) for seed in seeds]
+        return torch.cat([row for row in rows if row is not None])
+
+
+class Rates:
+    """The learning rate, a function of step or epoch alone; nothing has to be remembered."""
+
+    def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, batches: int) -> None:
+        self._optimiser, self._config = optimiser, config
+        per_epoch = -(-batches // config.fit.accumulate)
+        self._total = min(config.fit.epochs * per_epoch, config.fit.max_steps or config.fit.epochs * per_epoch)
+        if config.schedule.kind == "one-cycle":
+            self.step_end(0)
+
+    def epoch_start(self, epoch: int) -> None:
+        config = self._config
+        if config.schedule.kind == "cosine":
+            self._set(cosine(epoch, lr=config.optimiser.learning_rate, epochs=config.fit.epochs,
+                             warmup_epochs=config.schedule.warmup_epochs))  # fmt: skip
+
+    def step_end(self, step: int) -> None:
+        config = self._config
+        if config.schedule.kind == "one-cycle":
+            rate = one_cycle(step, max_lr=config.optimiser.learning_rate, total_steps=self._total,
+                             warmup=config.schedule.warmup, final_divisor=config.schedule.final_divisor)  # fmt: skip
+            self._set(rate)
+
+    def evaluated(self, value: float) -> None:
+        """Do nothing: the rate does not depend on results."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing: there is no state."""
+
+    def _set(self, rate: float) -> None:
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+
+
+class Validation:
+    """Errors of forecasts of held-back windows on the model's scale, summed over each frame, averaged over frames."""
+
+    def __init__(self, batches: FrameBatches, *, rank: int, ranks: int) -> None:
+        self._batches, self._rank, self._ranks = batches, rank, ranks
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        device = next(model.parameters()).device
+        sums: dict[str, Tensor | float] = {"mse": 0.0, "mae": 0.0, "frames": 0.0}
+        for ids in self._batches.order(0):
+            mine: Indices = share_of_rank(ids, rank=self._rank, ranks=self._ranks)
+            if not len(mine):
+                continue
+            history, future = (part.to(device) for part in self._batches.load(0, mine))
+            with torch.inference_mode():
+                error = (model(history, None, future.shape[1], None) - future).double()
+                sums["mse"] += error.square().sum()
+                sums["mae"] += error.abs().sum()
+            sums["frames"] += future.shape[0] * future.shape[1]
+        summed = sum_over_ranks(sums, ranks=self._ranks, device=device)
+        frames = summed.pop("frames")
+        return {f"val/{name}": value / frames for name, value in summed.items()}
+
+
+def make_model(config: TrainConfig, shape: FrameShape) -> FrameModel:
+    """Return the model of a configuration, its weights a function of the seed."""
+    torch.manual_seed(derive_seed(config.seed, "weights"))
+    return build(config.model, shape, history=config.data.history)
+
+
+def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return Adam over the parameters that are trained."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    options = config.optimiser
+    return torch.optim.Adam(parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2),
+                            weight_decay=options.weight_decay)  # fmt: skip
+
+
+def facts_of(config: TrainConfig, shape: FrameShape, train: Any, *, preset: str) -> dict[str, Any]:
+    """Return what a checkpoint says beside its tensors."""
+    frames: dict[str, Any] = {**shape._asdict(), "names": list(train.channels), "units": list(train.units)}
+    if train.value_range is not None:
+        frames["value_range"] = list(train.value_range)
+    return {"package": "stpred", "version": version("stpred"), "core": version("stcore"), "preset": preset,
+            "kind": "forecaster", "config": to_plain(config), "frames": frames}  # fmt: skip
+
+
+def restore_scaling(checkpoint: Checkpoint) -> Scaling:
+    """Return the scaling that a checkpoint was trained with.
+
+    Raises:
+        UserError: it is of another package, or of a module of one's own.
+    """
+    require_forecaster(checkpoint)
+    return Scaling.restore(checkpoint.part("constants"))
+
+
+def require_forecaster(checkpoint: Checkpoint) -> None:
+    """Refuse a checkpoint that is none of `stpred train`.
+
+    Raises:
+        UserError: it is of another package, or of a module of one's own.
+    """
+    package, kind = checkpoint.metadata.get("package"), checkpoint.metadata.get("kind")
+    if package != "stpred":
+        raise UserError(f"{checkpoint.path}: a checkpoint of {package!r}; expected one of stpred")
+    if kind != "forecaster":
+        raise UserError(f"{checkpoint.path}: of a module trained with Trainer; expected a run of stpred train; load it "
+                        "with Trainer.predict and its ckpt_path")  # fmt: skip
+
+
+def restore_model(checkpoint: Checkpoint) -> tuple[FrameModel, TrainConfig, FrameShape]:
+    """Rebuild the model of a checkpoint with its configuration and frames.
+
+    Raises:
+        UserError: the checkpoint does not fit this version.
+    """
+    require_forecaster(checkpoint)
+    config = from_plain(TrainConfig, checkpoint.metadata["config"], where=str(checkpoint.path))
+    frames = checkpoint.metadata["frames"]
+    shape = FrameShape(frames["channels"], frames["height"], frames["width"])
+    model = build(config.model, shape, history=config.data.history)
+    _load_weights(model, checkpoint)
+    return model, config, shape
+
+
+def _check_shapes(parts: Parts[Any], scaling: Scaling) -> None:
+    """Refuse parts whose frames differ in size, or in channels from what the scaling knows."""
+    train = frame_shape(parts.train)
+    for name, part in (("validation", parts.val), ("test", parts.test)):
+        if part is not None and frame_shape(part) != train:
+            raise UserError(f"{name} part: frames {_words(frame_shape(part))}; expected {_words(train)} as in training")
+    if len(scaling.low) != train.channels:
+        raise UserError(f"training part: {train.channels} channels; expected {len(scaling.low)}, as in the run to "
+                        "start from")  # fmt: skip
+
+
+def _words(shape: FrameShape) -> str:
+    return f"{shape.channels} x {shape.height} x {shape.width}"
+
+
+def _place(model: FrameModel, config: TrainConfig) -> None:
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  torch's overloads lack it
+    if config.compile:
+        model.compile()
+
+
+def _weights(source: Path) -> Checkpoint:
+    return load_checkpoint(weights_file(source) if source.is_dir() else source)
+
+
+def _load_weights(model: nn.Module, start: Checkpoint) -> None:
+    try:
+        model.load_state_dict(start.part("model"))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise UserError(f"{start.path}: its weights do not fit this configuration: {first}; use its sizes") from error
+
+
+def _average(model: nn.Module, config: TrainConfig) -> Any:
+    if config.fit.ema_decay == 0.0:
+        return None
+    from ema_pytorch import EMA
+
+    return EMA(model, beta=config.fit.ema_decay, update_after_step=0, update_every=1, include_online_model=False)
+
+
+def _new_run(folder: Path | None, preset: str, config: TrainConfig, accelerator: Any) -> Run:
+    """Make the run directory once, on the main process, and tell the others where it is."""
+    made = ""
+    if accelerator.is_main_process:
+        facts: Mapping[str, Any] = {"preset": preset, **to_plain(config)}
+        made = str(Run.create(folder, package="stpred", preset=preset, config=facts).folder)
+    return Run(Path(share_path(made) if world_size() > 1 else made))

@@ -1,0 +1,291 @@
+"""NetCDF (HDF5) files and Zarr stores through xarray, lazily: frames are read when they are asked for.
+
+Variables on the same grid become channels, those with levels one for each level, variable after variable. Files of one
+folder follow one another in time.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stcore.errors import UserError
+from stcore.frame_stores import Integers, Shape, join
+from stcore.readers import limits
+from stcore.readers.grid_assembly import RawGrid
+from stcore.readers.grid_files import require_grid_file, require_hdf5
+from stcore.readers.grid_layout import with_layout
+from stcore.readers.grid_options import GridReadOptions
+from stcore.readers.limits import short, shown
+
+_log = logging.getLogger(__name__)
+
+TIME = ("time", "valid_time", "t", "date")
+Y = ("lat", "latitude", "y", "row", "grid_latitude", "projection_y_coordinate", "height_index")
+X = ("lon", "longitude", "lng", "x", "column", "col", "grid_longitude", "projection_x_coordinate", "width_index")
+_READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, NotImplementedError, IndexError)
+_OPEN_ERRORS = (*_READ_ERRORS, TypeError, AttributeError)  # damaged metadata meets code that takes its type for granted
+_MAX_CHANNELS = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class XarrayFrames:
+    """Frames of lazy variables (time, [level,] row, column), channel after channel."""
+
+    variables: tuple[Any, ...]
+    """Of xarray, with their axes in that order."""
+    where: str
+
+    @property
+    def shape(self) -> Shape:
+        first = self.variables[0]
+        channels = sum(1 if one.ndim == 3 else one.shape[1] for one in self.variables)
+        return (first.shape[0], channels, *first.shape[-2:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.result_type(*(one.dtype for one in self.variables))
+
+    def read(self, ids: Integers) -> NDArray[Any]:
+        contiguous = len(ids) and (np.diff(ids) == 1).all()
+        rows: Any = slice(int(ids[0]), int(ids[-1]) + 1) if contiguous else ids
+        pieces: list[NDArray[Any]] = []
+        try:
+            for one in self.variables:
+                values = np.asarray(one[rows].values)
+                pieces.append(values[:, None] if values.ndim == 3 else values)
+        except _READ_ERRORS as error:
+            raise _broken(self.where, error) from error
+        return np.concatenate(pieces, axis=1).astype(self.dtype, copy=False)
+
+
+def _broken(where: str, error: Exception) -> UserError:
+    return UserError(f"{where}: cannot be read ({limits.one_line(error)}); expected a whole netCDF 4 or Zarr store")
+
+
+@contextmanager
+def _reading(where: str, errors: tuple[type[Exception], ...] = _READ_ERRORS) -> Generator[None]:
+    """Turn what libraries raise on damaged files into an error of the user, and keep their warnings out."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    except UserError:
+        raise
+    except errors as error:
+        raise _broken(where, error) from error
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is a Zarr store (version 2 or 3)."""
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zarray"))
+
+
+def read_netcdf(paths: Sequence[Path], options: GridReadOptions) -> RawGrid:
+    """Read one netCDF file, or several that follow one another in time.
+
+    Raises:
+        UserError: a file is damaged, has no variable on a grid in time, or does not go with the others.
+    """
+    import xarray as xr
+
+    raws: list[RawGrid] = []
+    for path in paths:
+        require_grid_file(path)
+        require_hdf5(path)
+        raws.append(_opened(shown(path), lambda decode, path=path: xr.open_dataset(
+            path, engine="h5netcdf", decode_times=decode, cache=False), options))  # fmt: skip
+    return raws[0] if len(raws) == 1 else _in_time(raws)
+
+
+def read_zarr(path: Path, options: GridReadOptions) -> RawGrid:
+    """Read a Zarr store: named variables, or one bare array under a layout.
+
+    Raises:
+        UserError: as for `read_netcdf`.
+    """
+    import xarray as xr
+    import zarr
+
+    where = shown(path)
+    with _reading(where, _OPEN_ERRORS):
+        node = zarr.open(str(path), mode="r")
+    if isinstance(node, zarr.Array):
+        return _bare(where, node, options)
+    return _opened(
+        where, lambda decode: xr.open_dataset(path, engine="zarr", decode_times=decode, cache=False), options
+    )
+
+
+def _bare(where: str, array: Any, options: GridReadOptions) -> RawGrid:
+    needed = int(np.prod([int(size) for size in array.shape], dtype=object)) * array.dtype.itemsize
+    limit = limits.size_limit(options.max_bytes)
+    if needed > limit:
+        raise UserError(f"{where}: one bare array of {needed:,} bytes; expected at most {limit:,}, or named axes")
+    with _reading(where):
+        values, clips = with_layout(where, np.asarray(array[...]), options.layout)
+    clip = np.repeat(np.arange(clips, dtype=np.int64), values.shape[0] // clips) if clips > 1 else None
+    return RawGrid(where=where, values=values, clip=clip)
+
+
+def _opened(where: str, opener: Callable[[bool], Any], options: GridReadOptions) -> RawGrid:
+    """Open with decoded times, or without where the calendar is none that NumPy has."""
+    with _reading(where, _OPEN_ERRORS):
+        try:
+            data = opener(True)
+        except (ValueError, ImportError, OverflowError) as error:
+            data = opener(False)
+            _log.warning("%s: times left out: %s", where, limits.one_line(error))
+    with _reading(where):
+        return _from_dataset(where, data, options)
+
+
+def _from_dataset(where: str, data: Any, options: GridReadOptions) -> RawGrid:
+    chosen = _variables(where, data, options)
+    axes = {name: _axes(where, data, name) for name in chosen}
+    first = next(iter(axes.values()))
+    variables: list[Any] = []
+    channels: list[str] = []
+    units: list[str] = []
+    for name, (time, y, x, level) in axes.items():
+        one = data[name].transpose(time, *level, y, x)
+        if one.dtype.kind not in "iufb":
+            raise UserError(f"{where}: variable {short(name)} of {one.dtype}; expected real numbers")
+        if 0 in one.shape:
+            raise UserError(f"{where}: variable {short(name)} of shape {one.shape}; expected at least one frame")
+        variables.append(one.variable)
+        unit = str(one.attrs.get("units", ""))[:60]
+        if level:
+            labels = data[level[0]].values if level[0] in data.coords else range(one.shape[1])
+            if one.shape[1] > _MAX_CHANNELS:
+                raise UserError(f"{where}: variable {short(name)} with {one.shape[1]:,} levels; expected fewer")
+            channels += [f"{name}_{label:g}" if isinstance(label, int | float | np.number) else f"{name}_{label}"
+                         for label in labels]  # fmt: skip
+            units += [unit] * one.shape[1]
+        else:
+            channels.append(str(name))
+            units.append(unit)
+    store = XarrayFrames(tuple(variables), where)
+    frame = int(np.prod(store.shape[1:])) * store.dtype.itemsize
+    limit = limits.size_limit(options.max_bytes)
+    if frame > limit or 16 * store.shape[0] > limit:
+        raise UserError(
+            f"{where}: {store.shape[0]:,} frames of {frame:,} bytes; expected at most {limit:,} for a frame"
+        )
+    time, y, x, _ = first
+    raw = RawGrid(
+        where=where,
+        values=store,
+        times=_times(where, data, time),
+        channels=tuple(channels),
+        units=tuple(units) if any(units) else (),
+        y=_coordinate(data, y),
+        x=_coordinate(data, x),
+        names={"y": str(y), "x": str(x)},
+    )
+    return replace(raw, **_own_facts(where, data))
+
+
+def _variables(where: str, data: Any, options: GridReadOptions) -> list[str]:
+    """Return the variables to read: those asked for, or all that have time, rows and columns, of the first grid."""
+    have = ", ".join(f"{name} {dict(data[name].sizes)}" for name in list(data.data_vars)[:6]) or "none"
+    if options.variable:
+        if lost := [name for name in options.variable if name not in data.data_vars]:
+            raise UserError(
+                f"{where}: no variable {lost[0]!r:.60} among {have:.300}; expected one; pass --data.variable"
+            )
+        return list(options.variable)
+    gridded = [name for name in data.data_vars if data[name].ndim >= 3 and name not in ("mask",)]
+    if not gridded:
+        raise UserError(f"{where}: variables {have:.300}; expected one with time, rows and columns")
+    sizes = {name: tuple(data[name].sizes.items()) for name in gridded}
+    if len(set(sizes.values())) > 1:
+        raise UserError(
+            f"{where}: variables {have:.300} lie on different grids; expected to know which; pass --data.variable"
+        )
+    return [str(name) for name in gridded]
+
+
+def _axes(where: str, data: Any, name: str) -> tuple[str, str, str, list[str]]:
+    """Return the names of time, rows, columns, and of a fourth axis if there is one."""
+    one = data[name]
+    dims = [str(dim) for dim in one.dims]
+    found: dict[str, str] = {}
+    for role, names, standard in (("time", TIME, "time"), ("row", Y, "latitude"), ("column", X, "longitude")):
+        hits = [dim for dim in dims if dim.lower() in names or (
+            dim in data.coords and data[dim].attrs.get("standard_name") == standard)]  # fmt: skip
+        if role == "time":
+            hits = hits or [dim for dim in dims if dim in data.coords and data[dim].dtype.kind == "M"]
+        if len(hits) == 1:
+            found[role] = hits[0]
+    rest = [dim for dim in dims if dim not in found.values()]
+    if len(found) < 3 or len(rest) > 1:
+        lost = ", ".join(role for role in ("time", "row", "column") if role not in found) or "one more axis at most"
+        raise UserError(
+            f"{where}: variable {short(name)} has axes {', '.join(dims):.200}; expected time, rows and columns by "
+            f"names such as time, lat, lon, and perhaps levels; unclear: {lost}"
+        )
+    return found["time"], found["row"], found["column"], rest
+
+
+def _times(where: str, data: Any, name: str) -> NDArray[np.datetime64] | None:
+    if name not in data.coords:
+        return None
+    values = data[name].values
+    if values.dtype.kind != "M":
+        _log.warning("%s: %s holds %s and no moments; frames go without times", where, name, values.dtype)
+        return None
+    return values.astype("datetime64[us]")
+
+
+def _coordinate(data: Any, name: str) -> NDArray[Any] | None:
+    return np.asarray(data[name].values) if name in data.coords and data[name].ndim == 1 else None
+
+
+def _own_facts(where: str, data: Any) -> dict[str, Any]:
+    """Return what a Zarr store of ours says beside the values."""
+    if "stcore_grid" not in data.attrs:
+        return {}
+    facts: dict[str, Any] = {}
+    attributes = data.attrs
+    for name in ("clip_names", "channels", "units"):
+        if isinstance(given := attributes.get(name), list):
+            facts[name] = tuple(str(word) for word in given)
+    bounds: Any = attributes.get("value_range")
+    if isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds):
+        facts["value_range"] = (float(bounds[0]), float(bounds[1]))
+    if "clip" in data.variables:
+        facts["clip"] = np.asarray(data["clip"].values)
+    if "mask" in data.variables:
+        facts["mask"] = np.asarray(data["mask"].values).astype(np.bool_)
+    if isinstance(step := attributes.get("step"), list) and len(step) == 2:
+        try:
+            facts["step"] = np.timedelta64(int(step[0]), str(step[1]))  # pyright: ignore
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: step {short(step)}; expected a number and a unit") from error
+    return facts
+
+
+def _in_time(raws: list[RawGrid]) -> RawGrid:
+    """Put files one after another, by their first moments."""
+    first = raws[0]
+    for raw in raws:
+        same = all(np.array_equal(np.asarray(getattr(raw, axis)), np.asarray(getattr(first, axis))) for axis in "yx")
+        if raw.channels != first.channels or raw.values.shape[1:] != first.values.shape[1:] or not same:
+            raise UserError(f"{raw.where}: other variables or another grid; expected those of {first.where}")
+        if raw.times is None:
+            raise UserError(f"{raw.where}: no times; expected some, to put files in order")
+    order = sorted(raws, key=lambda raw: np.asarray(raw.times)[0])
+    return replace(
+        order[0],
+        where=f"{first.where} to {Path(raws[-1].where).name}",
+        values=join([raw.values for raw in order]),
+        times=np.concatenate([raw.times for raw in order if raw.times is not None]),
+    )
