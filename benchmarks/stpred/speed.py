@@ -196,7 +196,7 @@ def _options(quick: bool, batch: int, device: torch.device) -> Iterator[Row]:
 def _memory(quick: bool, batch: int, device: torch.device) -> Iterator[Row]:
     """Measure the peak memory of a training step beyond that of the process before it, with and without checkpoints."""
     kept, again = (
-        timing.call_command("benchmarks.stpred.speed:measure_step", checkpoint_every=every, batch=8) for every in (0, 4)
+        timing.call_command("benchmarks.stpred.speed:measure_step", checkpoint_every=every, batch=8) for every in (0, 3)
     )
     plain, ours = (_growth(timing.measure_command(command)) for command in (kept, again))
     yield {

@@ -34,11 +34,12 @@ class MalformedGrid:
 
     @property
     def extra_flags(self) -> tuple[str, ...]:
-        """The options of reading as flags of a command."""
+        """The options of reading and the lengths of windows as flags of `stpred train`."""
         flags: list[str] = []
         for name, value in self.options.items():
             flags += [f"--data.{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
-        return tuple(flags)
+        lengths = ("--data.history", str(self.history), "--data.horizon", str(self.horizon))
+        return ("--preset", "demo", "--data.generate.sequences", "0", *lengths, *flags)
 
 
 Add = Callable[..., None]
@@ -263,7 +264,7 @@ def _moments(add: Add) -> None:
         add(name, content, expected, ending=".npz")
     uneven = np.cumsum(np.arange(60) % 5 + 1).astype("timedelta64[h]")
     add("gaps everywhere", timed(np.datetime64("2024-05-01") + uneven),
-        "frames; expected at least 8 for a history of 4 and a horizon of 4", ending=".npz")  # fmt: skip
+        "expected at least 8 frames for a history of 4 and a horizon of 4", ending=".npz")  # fmt: skip
     add("bad step", npy(frames()), "data.step: 'soon' | expected a number and a unit", named=False, step="soon")
     add("start without a step", npy(frames()), "data.start without a step | --data.step", start="2024-05-01")
 
@@ -410,7 +411,7 @@ def _parts(folder: Path, cases: list[MalformedGrid]) -> None:
     short.write_bytes(npy(frames(20)))
     expected = (
         "short_series.npy: val: 2 frames, the longest",
-        "expected at least 8 for a history of 4 and a horizon of 4",
+        "expected at least 8 frames for a history of 4 and a horizon of 4",
     )
     cases.append(MalformedGrid("too few frames", (short,), expected))
     twins = folder / "two_train_files"

@@ -240,10 +240,16 @@ class PackageUnderTest:
     bad_configurations: Callable[[], dict[str, BadConfiguration]]
     malformed: Callable[[Path], list[Any]]
     """Write wrong data into a folder; each case has `name`, `paths`, `extra_flags` and `expected`."""
+    spoil: Callable[[Path], None]
+    """Change a good file of data so that it is refused."""
+    put_nan: Callable[[Path], tuple[str, ...]]
+    """Put one value that is no number into a good file of data, and return what the message must say of it."""
     predict_flags: tuple[str, ...]
     """Flags of a cheap prediction."""
+    forecast_suffix: str
+    """Ending of the file that a prediction writes."""
     chunk_flag: str
-    """Flag that says how much is predicted at once; 0 chooses."""
+    """Flag that says how much is predicted at once, 0 chooses; empty where there is none."""
     same_on_ranks: tuple[str, ...]
     """Flags that take the chance out of a forward pass, so that its result does not depend on the processes."""
     warm: tuple[str, ...]
@@ -338,6 +344,73 @@ def malformed_events(folder: Path) -> list[Any]:
     return malformed_event_files(folder)
 
 
+def spoil_events(path: Path) -> None:
+    """Write other separators at the head of a CSV file."""
+    path.write_text(path.read_text().replace(",", ";;", 7))
+
+
+def put_nan_into_events(path: Path) -> tuple[str, ...]:
+    """Write nan for x into the eighteenth line of a CSV file."""
+    lines = path.read_text().splitlines()
+    lines[17] = ",".join([*lines[17].split(",")[:2], "nan", *lines[17].split(",")[3:]])
+    path.write_text("\n".join(lines) + "\n")
+    return ("row 18: x is missing or not a number; expected", "--data.missing drop")
+
+
+def write_frames(path: Path) -> None:
+    """Write 46 frames (time, channel, height, width) of a drifting wave: 32 training windows of four frames."""
+    time, row, column = np.meshgrid(np.arange(46), np.arange(8), np.arange(6), indexing="ij")
+    wave = 0.5 + 0.4 * np.sin(0.5 * time + 0.9 * row - 0.7 * column)
+    np.save(path, wave[:, None].astype(np.float32))
+
+
+def frame_configurations() -> dict[str, BadConfiguration]:
+    """Return configurations that `stpred` must refuse; those that only name fields of the core are common."""
+    common = ("unknown section", "unknown key", "unknown key, nothing near", "unknown top-level key", "class path",
+              "string for a number", "fraction for a whole number", "truth for a whole number", "date for a number",
+              "string for a list", "numbers for strings", "list too short", "list too long", "number for a table",
+              "array of tables", "table for a number", "below the range", "negative",
+              "shares that do not sum to one", "broken line", "section twice", "key twice", "nested without end",
+              "YAML", "JSON", "not UTF-8", "UTF-16", "binary", "far too large")  # fmt: skip
+    table = {name: case for name, case in event_configurations().items() if name in common}
+
+    def bad(content: str, *fragments: str) -> BadConfiguration:
+        return BadConfiguration(content.encode(), fragments)
+
+    return table | {
+        "unknown model": bad('[model]\nkind = "convltsm"\n', "model.kind is 'convltsm'", "expected one of convlstm"),
+        "field of another model": bad('[model]\nkind = "convlstm"\nlinks = [1, 1, 1]\n', "unknown key 'model.links'"),
+        "even kernel": bad("[model]\nkernels = [4, 4, 4]\n", "model.kernels: (4, 4, 4)", "odd"),
+        "kernels for other layers": bad("[model]\nkernels = [3]\n", "model.kernels: (3,)", "one for each"),
+        "unknown choice": bad('[model]\npeephole = "ful"\n', "model.peephole is 'ful'", "one of"),
+        "no history": bad("[data]\nhistory = 0\n", "data.history: 0", "at least 1"),
+        "no horizon": bad("[data]\nhorizon = -1\n", "data.horizon: -1", "at least 1"),
+        "rate that is none": bad("[optimiser]\nlearning_rate = nan\n", "optimiser.learning-rate: nan", "(0, 10)"),
+        "infinite decay": bad("[optimiser]\nweight_decay = inf\n", "optimiser.weight-decay: inf", "0 or more"),
+        "moment of one": bad("[optimiser]\nbeta1 = 1.0\n", "optimiser.beta1: 1.0", "a share in [0, 1)"),
+    }  # fmt: skip
+
+
+def malformed_frames(folder: Path) -> list[Any]:
+    """Write wrong sources of frames; imported late, since warm processes import this module without h5py."""
+    from malformed_grids import malformed_grid_files
+
+    return malformed_grid_files(folder)
+
+
+def spoil_frames(path: Path) -> None:
+    """Cut an npy file short."""
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def put_nan_into_frames(path: Path) -> tuple[str, ...]:
+    """Put one NaN into the eighteenth frame."""
+    frames = np.load(path)
+    frames[17, 0, 3, 2] = np.nan
+    np.save(path, frames)
+    return ("frame 17", "nan")
+
+
 PACKAGES: dict[str, PackageUnderTest] = {
     "smash": PackageUnderTest(
         module="smash.cli",
@@ -350,14 +423,39 @@ PACKAGES: dict[str, PackageUnderTest] = {
             *("--fit.checkpoint-every", "1", "--fit.log-every", "3", "--fit.ema-decay", "0.9"),
         ),
         steps=16,
-        loss="smash.train:total_loss",
+        loss="smash.gradient:with_gradient",
         bad_configurations=event_configurations,
         malformed=malformed_events,
+        spoil=spoil_events,
+        put_nan=put_nan_into_events,
         predict_flags=("--at", "every", "--sampler.samples", "20", "--sampler.location-steps", "5"),
+        forecast_suffix=".csv",
         chunk_flag="--sampler.chunk-events",
         same_on_ranks=("--model.dropout", "0"),
         warm=("smash.train", "smash.predict"),
-    )
+    ),
+    "stpred": PackageUnderTest(
+        module="stpred.cli",
+        write_data=write_frames,
+        data_suffix=".npy",
+        flags=(
+            *("--preset", "demo", "--device", "cpu", "--quiet", "--seed", "3", "--data.batch", "4"),
+            *("--data.generate.sequences", "0", "--data.history", "2", "--data.horizon", "2", "--model.patch", "2"),
+            *("--model.hidden", "4", "3", "--model.kernels", "3", "3", "--fit.epochs", "2"),
+            *("--fit.checkpoint-every", "1", "--fit.log-every", "3", "--fit.ema-decay", "0.9"),
+        ),
+        steps=16,
+        loss="torch.nn.functional:mse_loss",
+        bad_configurations=frame_configurations,
+        malformed=malformed_frames,
+        spoil=spoil_frames,
+        put_nan=put_nan_into_frames,
+        predict_flags=("--no-figures",),
+        forecast_suffix=".npz",
+        chunk_flag="",
+        same_on_ranks=(),
+        warm=("stpred.train", "stpred.predict"),
+    ),
 }
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import smash.cli
+import stpred.cli
 from stcore.cli import parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "shared/README.md", *sorted(ROOT.glob("packages/*/README.md"))]
-PROGRAMS = {"smash": smash.cli.PROGRAM}
+PROGRAMS = {"smash": smash.cli.PROGRAM, "stpred": stpred.cli.PROGRAM}
 
 
 def _commands(document: Path) -> list[str]:
@@ -50,7 +51,7 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("member", ["shared", "packages/smash"])
+@pytest.mark.parametrize("member", ["shared", "packages/smash", "packages/stpred"])
 def test_members_are_complete(member: str) -> None:
     for name in ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"):
         assert (ROOT / member / name).stat().st_size > 50

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from campaign import record
 from faults import PACKAGES, digests, only_line, run
@@ -61,7 +62,7 @@ def test_a_wrong_file_is_refused_at_once_in_a_process_of_its_own(package: str, t
     tested = PACKAGES[package]
     data = tmp_path / f"data{tested.data_suffix}"
     tested.write_data(data)
-    data.write_text(data.read_text().replace(",", ";;", 7))
+    tested.spoil(data)
     before = digests(tmp_path)
     checked = run([tested.module, "data", "check", "--data", data.name], folder=tmp_path)
     assert checked.code == 2 and data.name in only_line(checked)
@@ -74,18 +75,15 @@ def test_a_wrong_file_is_refused_at_once_in_a_process_of_its_own(package: str, t
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_numbers_that_are_none_name_their_row(package: str, tmp_path: Path) -> None:
+def test_numbers_that_are_none_are_named_with_their_place(package: str, tmp_path: Path) -> None:
     tested = PACKAGES[package]
     data = tmp_path / f"data{tested.data_suffix}"
     tested.write_data(data)
-    lines = data.read_text().splitlines()
-    # The eighteenth line of the file.
-    lines[17] = ",".join([*lines[17].split(",")[:2], "nan", *lines[17].split(",")[3:]])
-    data.write_text("\n".join(lines) + "\n")
+    wanted = tested.put_nan(data)
     refused = run(tested.train(tmp_path), folder=tmp_path, warm=True)
     assert refused.code == 2
     line = only_line(refused)
-    assert f"{data.name}: row 18: x is missing or not a number; expected" in line and "--data.missing drop" in line
+    assert data.name in line and all(fragment in line for fragment in wanted), line
     assert list(refused.files) == [data.name]
 
 
@@ -96,13 +94,14 @@ def test_prediction_writes_only_what_it_was_told(package: str, tmp_path: Path) -
     assert run(tested.train(tmp_path), folder=tmp_path, warm=True).code == 0
     before, data = digests(tmp_path), f"data{tested.data_suffix}"
     tables = []
-    for chunk in ("1", "7", "0"):
-        out = f"forecasts-{chunk}.csv"
+    for chunk in ("1", "7", "0") if tested.chunk_flag else ("",):
+        out = f"forecasts-{chunk}{tested.forecast_suffix}"
+        flags = [*tested.predict_flags, *([tested.chunk_flag, chunk] if chunk else [])]
         done = run([tested.module, "predict", "run", "--data", data, "--out", out, "--device", "cpu", "--quiet",
-                    *tested.predict_flags, tested.chunk_flag, chunk], folder=tmp_path, warm=True)  # fmt: skip
+                    *flags], folder=tmp_path, warm=True)  # fmt: skip
         assert done.code == 0, done.stderr
         assert {name: digest for name, digest in done.files.items() if not name.startswith("forecasts-")} == before
-        tables.append([line.split(",") for line in (tmp_path / out).read_text().splitlines()])
+        tables.append(_rows(tmp_path / out))
     first = tables[0]
     assert len(first) >= 2
     for other in tables[1:]:
@@ -112,12 +111,22 @@ def test_prediction_writes_only_what_it_was_told(package: str, tmp_path: Path) -
                 assert cell == wanted or float(cell) == pytest.approx(float(wanted), rel=1e-6, abs=1e-6)
 
 
+def _rows(path: Path) -> list[list[str]]:
+    """Return the cells of a table, or the frames of an archive, one row each."""
+    if path.suffix == ".csv":
+        return [line.split(",") for line in path.read_text().splitlines()]
+    frames = np.load(path)["values"]
+    assert np.isfinite(frames).all()
+    return [list(map(str, frame.ravel())) for frame in frames]
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_file_that_is_there_already_and_a_folder_that_is_not(package: str, tmp_path: Path) -> None:
     """An output that cannot be written is a user error, and found before anything is computed."""
     tested = PACKAGES[package]
     assert run(tested.train(tmp_path, "--fit.max-steps", "1"), folder=tmp_path, warm=True).code == 0
     data = f"data{tested.data_suffix}"
-    command = [tested.module, "predict", "run", "--data", data, "--out", "nowhere/forecasts.csv", "--device", "cpu"]
+    out = f"nowhere/forecasts{tested.forecast_suffix}"
+    command = [tested.module, "predict", "run", "--data", data, "--out", out, "--device", "cpu"]
     done = run([*command, *tested.predict_flags], folder=tmp_path, warm=True)
     assert done.code == 2 and "nowhere" in only_line(done)

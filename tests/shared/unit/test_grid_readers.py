@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import time
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import h5py
 import numpy as np
 import pytest
@@ -60,8 +62,8 @@ def test_any_layout_becomes_the_same_axes(
     array = RANDOM.random(shape, dtype=np.float32)
     series = read_grid(str(saved(tmp_path / "a.npy", npy(array))), GridReadOptions(layout=layout))
     assert series.shape == expected and series.num_clips == clips
-    letters = layout.upper() or {3: "THW", 4: "TCHW" if shape[1] < 5 else "THWC", 5: "NTCHW" if shape[2] < 5 else "NTHWC"}[
-        len(shape)]  # fmt: skip
+    inferred = {3: "THW", 4: "TCHW" if shape[1] < 5 else "THWC", 5: "NTCHW" if shape[2] < 5 else "NTHWC"}
+    letters = layout.upper() or inferred[len(shape)]
     full = array.reshape(shape + (1,) * (5 - len(shape)))
     whole = np.transpose(full, [(letters + "".join(set("NTCHW") - set(letters))).index(one) for one in "NTCHW"])
     np.testing.assert_array_equal(series.frames(range(len(series))), whole.reshape(expected))
@@ -200,6 +202,19 @@ def test_split_folders_of_digits_and_flows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(parts.test.frames(range(8, 16)), flow.astype(np.float32))
 
 
+def test_split_folders_of_frames_are_grey(tmp_path: Path) -> None:
+    for part, count in (("train", 2), ("validation", 1), ("test", 1)):
+        for clip in range(1, count + 1):
+            for number in range(20):
+                name = f"{part}/example{clip:06d}/frame_{number}.png"
+                saved(tmp_path / name, picture((8, 8), mode="RGB", seed=number))
+    parts = read_grid_parts(GridReadOptions(source=(str(tmp_path),)))
+    assert parts.train.shape == (40, 1, 8, 8) and parts.train.clip_names == ("example000001", "example000002")
+    red, green, blue = np.random.default_rng(10).integers(0, 256, (8, 8, 3), dtype=np.uint8).transpose(2, 0, 1)
+    gray = 0.299 * red + 0.587 * green + 0.114 * blue
+    assert np.abs(parts.test.frames([10])[0, 0] - gray).max() < 1.0
+
+
 def test_kth_is_split_by_person_and_cut_by_its_rule(tmp_path: Path) -> None:
     for kind in ("boxing", "jogging"):
         for person in (1, 2, 16, 17):
@@ -253,6 +268,23 @@ def test_yearly_taxibj_files_have_gap_free_windows_and_test_on_the_last_weeks(tm
     assert str(parts.train.times[0]) == "2013-05-01T00:00:00.000000" and parts.train.step == np.timedelta64(30, "m")
 
 
+def test_files_that_would_unpack_to_more_than_memory_are_refused_from_their_headers(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("flow", (10**6, 1000, 1000), "f4", chunks=(1, 100, 100), compression="gzip")
+    with h5netcdf.File(tmp_path / "a.nc", "w") as file:
+        file.dimensions = {"time": 100, "lat": 10**6, "lon": 10**6}
+        file.create_variable("flow", ("time", "lat", "lon"), "f4", chunks=(1, 100, 100), compression="gzip")
+    for name, found in (("a.h5", "arrays of 4,000,000,000,000 bytes"), ("a.nc", "100 frames of 4,000,000,000,000")):
+        start = time.process_time()
+        with pytest.raises(UserError, match=found):
+            read_grid(str(tmp_path / name), GridReadOptions())
+        assert time.process_time() - start < 2.0
+    data = xr.Dataset({"t": (("time", "lat", "lon"), np.zeros((64, 32, 32), np.float32))})
+    data.to_zarr(tmp_path / "a.zarr", zarr_format=2, consolidated=False, encoding={"t": {"chunks": (64, 32, 32)}})
+    with pytest.raises(UserError, match="chunks of 262,144 bytes; expected at most 100,000"):
+        read_grid(str(tmp_path / "a.zarr"), GridReadOptions(max_bytes=100_000))
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_idx_files_of_digits(packed: bool, tmp_path: Path) -> None:
     digits = RANDOM.integers(0, 256, (5, 28, 28), dtype=np.uint8)
@@ -263,10 +295,8 @@ def test_idx_files_of_digits(packed: bool, tmp_path: Path) -> None:
     assert read_idx_labels(labels).tolist() == [3, 1, 4, 1, 5]
     with pytest.raises(UserError, match="idx file of bytes with 3 axes"):
         read_idx_images(labels)
-    for wrong, found in (
-        (digits.tobytes()[:-1], "3,919 bytes for 5 x 28 x 28"),
-        (digits.tobytes() + b"1", "more bytes"),
-    ):
+    whole = digits.tobytes()
+    for wrong, found in ((whole[:-1], "3,919 bytes for 5 x 28 x 28"), (whole + b"1", "more bytes")):
         cut = saved(tmp_path / "c", pack(struct.pack(">4I", 2051, 5, 28, 28) + wrong))
         with pytest.raises(UserError, match=rf"{found}.*expected 3,920"):
             read_idx_images(cut)
@@ -300,8 +330,9 @@ def test_cards_of_grids_are_complete_and_apart_from_those_of_events() -> None:
 
 
 PUBLISHED = {
-    "kth_clips_32": ((375, 1, 32, 32), 5), "small_videos": ((120, 1, 72, 88), 1), "taxi_grid_40": ((2304, 2, 40, 40), 1),
-    "small_videos_bikes": ((250, 1, 68, 160), 6), "nyc_bike_grid": ((1369, 2, 16, 8), 1),
+    "kth_clips_32": ((375, 1, 32, 32), 5), "small_videos": ((120, 1, 72, 88), 1),
+    "taxi_grid_40": ((2304, 2, 40, 40), 1), "small_videos_bikes": ((250, 1, 68, 160), 6),
+    "nyc_bike_grid": ((1369, 2, 16, 8), 1),
     "era5_t2m_uk": ((744, 1, 33, 49), 1), "ersst_monthly": ((128, 1, 89, 180), 1),
     "hadgem_north_america": ((480, 1, 37, 49), 2),
 }  # fmt: skip

@@ -117,7 +117,7 @@ def test_windows_cross_neither_clips_nor_gaps() -> None:
     assert moments is not None and str(moments[0, 0].astype("M8[D]")) == "2024-01-12"
     assert len(find_windows(series, history=2, horizon=1, stride=2)) == 4
     assert len(find_windows(series, history=5, horizon=0)) == 1
-    with pytest.raises(UserError, match=r"b: 12 frames in 2 clips, the longest .* has 5 frames; expected at least 6"):
+    with pytest.raises(UserError, match=r"b: 12 frames in 2 clips, the longest .* has 5; expected at least 6"):
         find_windows(series, history=4, horizon=2, where="b")
     with pytest.raises(UserError, match=r"data\.stride: 0"):
         find_windows(series, history=1, horizon=1, stride=0)
@@ -182,7 +182,7 @@ def changed(values: np.ndarray[Any, Any], at: Any, value: float) -> np.ndarray[A
         ({"values": smooth(30, 8, 9), "y": [3, 2, 1, 0, 9, 8, 7, 6]}, "neither rise nor fall throughout, first at 4"),
         ({"values": smooth(30, 8, 9), "y": np.linspace(100, 140, 8), "x": np.linspace(30, 40, 9)}, "are swapped"),
         ({"values": changed(smooth(30, 8, 9), (slice(None), 0, 0), 0.0)}, "9 of 72 .* cells never change"),
-        ({"values": np.round(127.5 + 127.4 * smooth(90, 8, 9))}, "look like 8-bit grey values: declare the range 0 to 255"),
+        ({"values": np.round(127.5 + 127.4 * smooth(90, 8, 9))}, "8-bit grey values: declare the range 0 to 255"),
         ({"values": smooth(30, 8, 9), "clip": [0] * 29 + [1]}, "1 of 2 .* clips have a single frame: 1"),
         ({"values": np.concatenate([smooth(30, 8, 9), 1e6 + smooth(30, 8, 9)], 1)}, "scale each by itself"),
     ],

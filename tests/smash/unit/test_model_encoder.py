@@ -103,16 +103,19 @@ def test_targets_follow_the_sequences_in_order() -> None:
     torch.testing.assert_close(targets.value[2:, 1:], batch.location[2, 1:4])
 
 
+@pytest.mark.parametrize("by_hand", [True, False])
 @pytest.mark.parametrize("num_marks", [1, 3])
 def test_every_parameter_gets_a_gradient_and_chunks_change_nothing(
-    num_marks: int, monkeypatch: pytest.MonkeyPatch
+    num_marks: int, by_hand: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, batch = model(num_marks), events([5, 8], num_marks=num_marks)
     draws = torch.randn(11, 4, 3, generator=torch.Generator().manual_seed(2))
     loss = LossConfig(perturbations=4, smoothing=0.1)
+    monkeypatch.setattr("smash.model.can_be_by_hand", lambda _: by_hand)
     found: list[list[Tensor]] = []
     for rows in (8192, 8):
         monkeypatch.setattr("smash.model.CHUNK_ROWS", rows)
+        monkeypatch.setattr("smash.gradient.CHUNK_ROWS", 4 * rows)
         network.zero_grad()
         network(batch, draws, noise=NoiseConfig(), loss=loss).total.backward()
         found.append([parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None])
@@ -121,13 +124,16 @@ def test_every_parameter_gets_a_gradient_and_chunks_change_nothing(
         torch.testing.assert_close(whole, cut, rtol=1e-4, atol=1e-7, msg=name)
 
 
-def test_gradients_taken_chunk_by_chunk_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_gradients_taken_chunk_by_chunk_are_those_of_the_whole(by_hand: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     network, batch = model(), events([5, 8])
     draws = torch.randn(11, 4, 3, generator=torch.Generator().manual_seed(2))
     loss, noise = LossConfig(perturbations=4, smoothing=0.1, location_weight=0.7), NoiseConfig()
     terms = network.loss_terms(network.targets(batch), draws, noise=noise, loss=loss)
     expected = torch.autograd.grad(3.0 * total_loss(terms, loss), list(network.parameters()))
+    monkeypatch.setattr("smash.model.can_be_by_hand", lambda _: by_hand)
     monkeypatch.setattr("smash.model.CHUNK_ROWS", 8)
+    monkeypatch.setattr("smash.gradient.CHUNK_ROWS", 32)
     means = network(batch, draws, noise=noise, loss=loss)
     found = torch.autograd.grad(3.0 * means.total, list(network.parameters()))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from smash.metrics import event_scores, join, summarise
+from smash import table
+from smash.metrics import ScoreTable, event_scores, join, summarise
 from stcore.errors import UserError
+from stcore.metrics import calibration
 
 EVENTS, SAMPLES, MARKS = 90, 25, 3
 SEQUENCE = torch.arange(EVENTS) // 10
@@ -44,6 +46,113 @@ def test_chunks_do_not_change_a_score():
     assert joined.keys() == whole.keys()
     for name, value in whole.items():
         np.testing.assert_allclose(joined[name].double(), value.double(), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def _uneven(seed: int = 0) -> torch.Tensor:
+    """Sequences of unequal length, some without a predicted event."""
+    return torch.from_numpy(np.sort(np.random.default_rng(seed).choice(np.arange(40), EVENTS)))
+
+
+def _in_chunks(scored: dict[str, torch.Tensor], sequence: torch.Tensor, cuts: list[int], **options) -> ScoreTable:
+    whole = ScoreTable(**options)
+    for start, stop in zip([0, *cuts], [*cuts, len(sequence)], strict=True):
+        whole.update({name: value[start:stop] for name, value in scored.items()}, sequence[start:stop])
+    return whole
+
+
+def _assert_equal(found, expected, where: str = "") -> None:
+    """Compare tables to 1e-12, names and order included."""
+    if isinstance(expected, dict):
+        assert list(found) == list(expected), where
+        for name in expected:
+            _assert_equal(found[name], expected[name], f"{where}/{name}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for place, pair in enumerate(zip(found, expected, strict=True)):
+            _assert_equal(*pair, f"{where}/{place}")
+    elif isinstance(expected, float):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=where)
+    else:
+        assert found == expected, where
+
+
+@pytest.mark.parametrize(
+    ("cuts", "batch_size"), [([45], 64), ([0, 90], 7), ([*range(1, 12), 60], 7), ([3, 4, 50, 51, 77], 1)]
+)
+def test_any_split_into_chunks_gives_the_same_table(cuts, batch_size):
+    scored = event_scores(**_forecast(), extra={"gap_log_density": torch.linspace(-3.0, 1.0, EVENTS)})
+    for sequence in (_uneven(), _uneven()[torch.randperm(EVENTS, generator=torch.Generator().manual_seed(1))]):
+        whole = summarise(scored, sequence_index=sequence, batch_size=batch_size, replicates=50, seed=2)
+        _assert_equal(_in_chunks(scored, sequence, cuts, batch_size=batch_size).summary(replicates=50, seed=2), whole)
+
+
+def test_table_of_chunks_is_that_of_whole_columns():
+    scored, sequence, replicates = event_scores(**_forecast()), _uneven(), 100
+    summary = _in_chunks(scored, sequence, list(range(5, 90, 11)), batch_size=8).summary(replicates=replicates, seed=4)
+    rows = {row["name"]: row for row in summary["rows"]}
+    crps, ids = scored["gap_crps"].numpy(), sequence.numpy()
+    present = np.unique(ids)
+    assert (summary["events"], summary["sequences"]) == (EVENTS, len(present))
+    draws = np.random.default_rng(4).multinomial(len(present), np.full(len(present), 1 / len(present)), replicates)
+    means = [np.average(crps, weights=draw[np.searchsorted(present, ids)]) for draw in draws]
+    expected = (crps.mean(), scored["floor/gap_crps"].mean(), *np.quantile(means, (0.025, 0.975)))
+    found = rows["gap_crps"]
+    np.testing.assert_allclose([found[name] for name in ("value", "floor", "low", "high")], expected, rtol=1e-12)
+    levels = np.array(calibration.LEVELS)
+    for prefix, name in (("", "value"), ("floor/", "floor")):
+        covered = scored[f"{prefix}legacy_gap_covered"].double().numpy()
+        error = lambda part, covered=covered: 100 * np.abs(covered[part].mean(0) - levels).mean()  # noqa: E731
+        np.testing.assert_allclose(rows["legacy_cs_gap"][name], error(slice(None)), rtol=1e-12)
+        batches = [ids // 8 == batch for batch in np.unique(ids // 8)]
+        batched = sum(error(batch) * batch.sum() for batch in batches) / EVENTS
+        np.testing.assert_allclose(rows["legacy_cs_gap_batched"][name], batched, rtol=1e-12)
+        bins = calibration.reliability(scored[f"{prefix}mark_confidence"], scored[f"{prefix}mark_correct"])
+        np.testing.assert_allclose(rows["ece"][name], 100 * bins.ece, rtol=1e-12)
+        curves = {key: summary["curves"][f"{prefix.replace('/', '_')}{key}"] for key in ("gap", "pit_gap", "accuracy")}
+        pit = scored[f"{prefix}gap_pit_low"], scored[f"{prefix}gap_pit_high"]
+        coverage = calibration.pit_coverage(*pit, torch.tensor(table.CURVE_LEVELS, dtype=torch.float64))
+        np.testing.assert_allclose(curves["gap"], coverage, rtol=1e-12)
+        np.testing.assert_allclose(curves["pit_gap"], calibration.pit_histogram(*pit), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(curves["accuracy"], bins.accuracy.nan_to_num(), rtol=1e-12)
+    for line in summary["marks"]:
+        came, said = scored["mark"] == line["mark"], scored["mark_predicted"] == line["mark"]
+        shares = [(came & said).sum() / came.sum(), (came & said).sum() / said.sum()]
+        np.testing.assert_allclose([line["recall"], line["precision"]], shares, rtol=1e-6)
+        probability = scored["mark_probability"][:, line["mark"]].mean()
+        np.testing.assert_allclose(line["probability"], probability, rtol=1e-12)
+
+
+def _held(value: object) -> int:
+    """Bytes of all tensors that an object keeps."""
+    if isinstance(value, torch.Tensor):
+        return value.untyped_storage().nbytes()
+    inside = value.values() if isinstance(value, dict) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return sum(_held(part) for part in inside)
+
+
+def test_memory_of_a_table_does_not_grow_with_its_events():
+    scored, sequence = event_scores(**_forecast()), _uneven()
+    whole = _in_chunks(scored, sequence, [])
+    once = _held(whole)
+    for _ in range(9):
+        whole.update(scored, sequence)
+    assert 0 < once == _held(whole)
+    assert whole.summary(replicates=0)["events"] == 10 * EVENTS
+
+
+def test_bootstrap_does_not_depend_on_how_many_weights_are_drawn_at_once(monkeypatch):
+    scored = _in_chunks(event_scores(**_forecast()), _uneven(), [])
+    whole = scored.summary(replicates=100, seed=5)
+    for weights in (1, 250):
+        monkeypatch.setattr(table, "BOOTSTRAP_WEIGHTS", weights)
+        _assert_equal(scored.summary(replicates=100, seed=5), whole)
+
+
+def test_chunks_of_other_columns_are_refused():
+    forecast, scored = _forecast(), ScoreTable()
+    scored.update(event_scores(**forecast), SEQUENCE)
+    with pytest.raises(UserError, match="scores: 'floor/gap_covered' in some chunks; expected the same columns in all"):
+        scored.update(event_scores(**forecast, floor=False), SEQUENCE)
 
 
 def test_honest_rows_come_first_and_legacy_last_each_with_floor_and_interval():

@@ -107,6 +107,21 @@ def test_pieces_that_are_computed_twice_change_no_forecast(config: StackConfig) 
         assert torch.equal(whole(frames, 3), pieces(frames, 3))
 
 
+@pytest.mark.parametrize("layer_norm", [False, True])
+@every_model
+def test_half_precision_stays_near(config: StackConfig, layer_norm: bool) -> None:
+    model, frames = make(replace(config, layer_norm=layer_norm)), clip(6)
+    truth = bits(model, 3, 1.0, 0.0)
+    truth[0] = 1.0 - truth[0]
+    exact = model.loss(frames[:, :3], frames[:, 3:], truth=truth).total
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model.loss(frames[:, :3], frames[:, 3:], truth=truth).total
+        forecast = model(frames[:, :3], 2)
+    half.backward()
+    assert half.item() == pytest.approx(exact.item(), rel=2e-2)
+    assert (forecast.float() - model(frames[:, :3], 2)).abs().mean() < 2e-2
+
+
 @every_model
 def test_layer_norm_trains_every_parameter(config: StackConfig) -> None:
     model, frames = make(replace(config, layer_norm=True)), clip(6)

@@ -122,6 +122,7 @@ def test_every_parameter_that_asks_for_a_gradient_gets_one() -> None:
         assert waiting == []
 
 
+@torch.no_grad()
 def test_flows_of_every_layer_and_step() -> None:
     model = randomised(build(SMALL, FRAME))
     found = model.flows(frames(2, 3, *FRAME), 4)
@@ -185,6 +186,13 @@ def test_bfloat16_keeps_state_and_positions_in_float32() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         _, h = cell.run(frames(3, 2, 3, 5, 6), None, steps=3)
     assert h.dtype == torch.float32
+
+
+def test_an_empty_history_or_horizon_is_refused() -> None:
+    model = build(SMALL, FRAME)
+    for history, horizon in ((2, 0), (0, 2)):
+        with pytest.raises(UserError, match="steps: 0; expected a history and a horizon"):
+            model(frames(1, history, *FRAME), horizon)
 
 
 def test_frames_must_halve_three_times() -> None:

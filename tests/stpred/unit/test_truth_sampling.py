@@ -59,14 +59,6 @@ def test_scheduled_truth_is_used_up_after_its_steps() -> None:
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_an_unknown_kind_is_refused() -> None:
-    kind: Any = "backwards"
-    with pytest.raises(UserError, match=r"sampling: 'backwards'; expected none, scheduled, reverse or coin"):
-        truth_probability.__wrapped__(kind, step=0) if hasattr(truth_probability, "__wrapped__") else truth_probability(
-            kind, step=0
-        )
-
-
 @pytest.mark.filterwarnings("ignore:Detected call of")
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 40])
 def test_one_cycle_is_that_of_torch(total: int) -> None:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from smash.config import SamplerConfig
-from smash.metrics import Row, Summary, event_scores, summarise
+from smash.metrics import Row, ScoreTable, Summary, event_scores
 from smash.options import EvaluateOptions
-from smash.predict import Forecaster, events_of
+from smash.predict import Drawn, Forecaster, events_of
 from stcore.baselines import ConstantRate, EventForecaster, EventSamples, Marginal, constant_errors, transitions
 from stcore.cli import Outcome, run_of
 from stcore.errors import UserError
@@ -101,35 +100,30 @@ def evaluate(
     chosen = sampler or forecaster.config.sampler
     names = forecaster.features.mark_names
     known, fitted = events.with_mark_names(names), transitions(train.with_mark_names(names))
-    aim = transitions(known)
-    if len(aim.gap) == 0:
+    if not (known.lengths > 1).any():
         raise UserError("events: no sequence has two of them; expected something to predict")
+    constants = constant_errors(fitted, transitions(known))
     others: dict[str, EventForecaster] = {"marginal": Marginal(fitted), "constant rate": ConstantRate(fitted)}
     others |= dict(rivals or {})
-    scored: dict[str, dict[str, Tensor]] = {name: {} for name in ("smash", *others)}
+    # Sums only: per-event scores of a whole part would need more memory than the part.
+    scored = {name: ScoreTable() for name in ("smash", *others)}
     done = 0
     for drawn in forecaster.stream(known, at="every", sampler=chosen, seed=seed):
         rows = np.arange(done, done + len(drawn.event))
         done += len(rows)
-        truth: dict[str, Any] = {
-            "gap": torch.tensor(aim.gap[rows]),
-            "location": torch.tensor(aim.location[rows]),
-            "mark": None if aim.mark is None or len(names) < 2 else torch.tensor(aim.mark[rows]),
-        }
-        found = _score(drawn.samples, truth, legacy=legacy, floor=True, extra=drawn.extra)
-        _keep(scored["smash"], found, rows, len(aim.gap))
+        truth, sequence = _truth(known, drawn), torch.from_numpy(drawn.sequence)
+        scored["smash"].update(_score(drawn.samples, truth, legacy=legacy, floor=True, extra=drawn.extra), sequence)
         for name, rival in others.items():
             samples = rival.sample(rows, chosen.samples, seed=seed)
-            _keep(scored[name], _score(samples, truth, legacy=False, floor=False), rows, len(aim.gap))
-    sequence = torch.tensor(aim.sequence[:done])
-    tables = {name: summarise(columns, sequence_index=sequence) for name, columns in scored.items()}
+            scored[name].update(_score(samples, truth, legacy=False, floor=False), sequence)
+    tables = {name: table.summary() for name, table in scored.items()}
     facts = {
         "protocol": PROTOCOL, "samples": chosen.samples, "sampler": chosen.mode, "seed": seed,
         "time_unit": forecaster.features.time_unit, "coordinates": forecaster.features.coordinates,
         "checkpoint": forecaster.facts.get("path", ""), "step": forecaster.facts.get("step"),
         "smash": forecaster.facts.get("version"),
     }  # fmt: skip
-    return Report(tables, constant_errors(fitted, aim), facts)
+    return Report(tables, constants, facts)
 
 
 def command(options: EvaluateOptions) -> Outcome:
@@ -152,6 +146,16 @@ def command(options: EvaluateOptions) -> Outcome:
     return Outcome("\n".join([report.text(), "", *written]), {**report.data(), "files": written})
 
 
+def _truth(events: EventSequences, drawn: Drawn) -> dict[str, Tensor | None]:
+    """Take the events that were forecast; a single mark is no choice."""
+    rows = events.offsets[drawn.sequence] + drawn.event
+    return {
+        "gap": torch.from_numpy(events.time[rows] - events.time[rows - 1]),
+        "location": torch.from_numpy(events.location[rows]),
+        "mark": None if events.mark is None or events.num_marks < 2 else torch.from_numpy(events.mark[rows]),
+    }
+
+
 def _score(samples: EventSamples, truth: Mapping[str, Any], *, legacy: bool, floor: bool,
            extra: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:  # fmt: skip
     marked = truth["mark"] is not None
@@ -160,14 +164,6 @@ def _score(samples: EventSamples, truth: Mapping[str, Any], *, legacy: bool, flo
         mark_probability=samples.mark_probability if marked else None, mark_samples=samples.mark if marked else None,
         legacy=legacy, floor=floor, extra=extra,
     )  # fmt: skip
-
-
-def _keep(columns: dict[str, Tensor], found: Mapping[str, Tensor], rows: NDArray[np.int64], count: int) -> None:
-    """Copy the scores of a chunk into whole columns, so that nothing of the chunk stays in memory."""
-    for name, values in found.items():
-        if name not in columns:
-            columns[name] = values.new_zeros((count, *values.shape[1:]))
-        columns[name][rows[0] : rows[-1] + 1] = values
 
 
 def _number(value: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from smash.config import LossConfig, NoiseConfig
 from smash.score import FLOOR, Prepared, ScoreNetwork
@@ -47,13 +48,17 @@ def mark_loss(
         normalised: give the true mark 1 - smoothing + smoothing / K, so that weights sum to 1; the original gives
             it 1 - smoothing.
     """
-    log_probability = torch.log(probability + FLOOR)
-    true = log_probability.gather(-1, mark[:, None, None].expand(-1, log_probability.shape[1], 1))[..., 0]
-    if smoothing == 0.0:
-        return -true
-    spread = smoothing / probability.shape[-1]
-    others = log_probability.sum(-1) if normalised else log_probability.sum(-1) - true
-    return -(1.0 - smoothing) * true - spread * others
+    true = F.one_hot(mark, probability.shape[-1]).to(probability)
+    weights = label_weights(true, smoothing=smoothing, normalised=normalised)
+    return -(weights[:, None] * torch.log(probability + FLOOR)).sum(-1)
+
+
+def label_weights(
+    true: Float[Tensor, "target mark"], *, smoothing: float, normalised: bool
+) -> Float[Tensor, "target mark"]:
+    """Weight of the log probability of each mark in `mark_loss`, given a one at the true mark and zeros elsewhere."""
+    spread = smoothing / true.shape[-1]
+    return (1.0 - smoothing) * true + spread * (1.0 if normalised else 1.0 - true)
 
 
 def score_matching(
@@ -116,5 +121,11 @@ def total_loss(terms: LossTerms, loss: LossConfig) -> Float[Tensor, ""]:
     """
     if terms.mark is None:
         return terms.denoise.mean()
-    weight = terms.denoise.new_tensor([1.0, loss.location_weight, loss.location_weight])
-    return (terms.denoise * weight).mean() + loss.mark_weight * terms.mark.mean()
+    weights = coordinate_weights(loss, marked=True, like=terms.denoise)
+    return (terms.denoise * weights).mean() + loss.mark_weight * terms.mark.mean()
+
+
+def coordinate_weights(loss: LossConfig, *, marked: bool, like: Tensor) -> Float[Tensor, "3"]:
+    """Weights of (gap, x, y) in `total_loss`."""
+    location = loss.location_weight if marked else 1.0
+    return torch.tensor([1.0, location, location], dtype=like.dtype, device=like.device)

@@ -1,7 +1,8 @@
 """How good forecasts of the next event are: per-event scores in physical units, then one table.
 
-`event_scores` turns the samples of a chunk of events into a few numbers per event, `summarise` turns those into rows:
-proper scores and unbiased calibration first, then the figures of the paper under `legacy_*`. Beside each row stands
+`event_scores` turns the samples of a chunk of events into a few numbers per event, `ScoreTable` sums those of many
+chunks up to rows (`summarise` those of one): proper scores and unbiased calibration first, then the figures of the
+paper under `legacy_*`. Beside each row stands
 its floor: what the same forecast would score if it were perfect (one sample of each event plays the truth).
 
 Source: Li et al., "Beyond Point Prediction", ICML 2024, section 4, and for `legacy_*` the test loop of the authors'
@@ -22,13 +23,22 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from smash.table import Row, Summary, summarise
+from smash.table import Row, ScoreTable, Summary, summarise
 from stcore.errors import UserError
 from stcore.metrics import calibration, scores
 from stcore.metrics.calibration import LEVELS
 from stcore.metrics.density import Kernel, density_at, density_on_grid, fit_kernel, leave_one_out
 
-__all__ = ["Row", "Summary", "event_scores", "join", "legacy_gap_upper", "legacy_location_threshold", "summarise"]
+__all__ = [
+    "Row",
+    "ScoreTable",
+    "Summary",
+    "event_scores",
+    "join",
+    "legacy_gap_upper",
+    "legacy_location_threshold",
+    "summarise",
+]
 
 LEGACY_GRID = 100
 """Points per axis of the original's density grids."""
@@ -92,7 +102,7 @@ def event_scores(
     floor: bool = True,
     extra: Mapping[str, Float[Tensor, "event"]] | None = None,
 ) -> dict[str, Tensor]:
-    """Score the samples of a chunk of events; chunks may be of any size and are joined by `join`.
+    """Score the samples of a chunk of events; chunks may be of any size, for `ScoreTable` or `join`.
 
     Args:
         gap_samples: samples of the gap to the next event, physical time; at least 3.

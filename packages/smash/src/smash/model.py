@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smash.chunks import mean_over_chunks
 from smash.config import LossConfig, ModelConfig, NoiseConfig
 from smash.encoder import HistoryEncoder, LegacyMasks
+from smash.gradient import can_be_by_hand, mean_loss_by_hand
 from smash.loss import LossTerms, MeanLoss, mean_loss, score_matching
 from smash.score import ScoreNetwork
 
@@ -104,6 +105,8 @@ class Smash(nn.Module):
             loss: smoothing of the mark loss, and weights.
         """
         targets = self.targets(batch)
+        if can_be_by_hand(targets.condition):
+            return mean_loss_by_hand(self.score, *targets, draws, noise=noise, loss=loss)
         chunks = list(_chunks(targets, draws))
 
         def means(number: int, condition: Tensor) -> MeanLoss:

@@ -2,19 +2,21 @@
 
 A row is a function of the means over events of a few columns, so that its value, its bootstrap interval (whole
 sequences drawn with replacement, since events of one sequence depend on each other) and the original's average over
-batches all come from the same sums.
+batches all come from the same sums. `ScoreTable` keeps these sums only, per sequence for the bootstrap: its memory
+grows with the number of sequences, not of events.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from stcore.errors import UserError
@@ -25,6 +27,10 @@ BINS = 10
 """Bins of confidence (reliability) and twice as many of the probability integral transform."""
 CURVE_LEVELS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Levels of the coverage curves."""
+FLOOR = "floor/"
+"""What stands before the names of a perfect forecaster's scores."""
+BOOTSTRAP_WEIGHTS = 2**17
+"""Weights of sequences that the bootstrap draws at once."""
 
 
 class Row(TypedDict):
@@ -131,8 +137,117 @@ def _figures(levels: tuple[float, ...]) -> list[_Figure]:
     ]  # fmt: skip
 
 
+class ScoreTable:
+    """The table of scores of one forecaster, summed up chunk by chunk.
+
+    How events are cut into chunks changes nothing but rounding; a sequence may span chunks.
+
+    Args:
+        levels: the levels given to `event_scores`.
+        batch_size: sequences in a batch of the original's test loop; only the `_batched` rows depend on it.
+    """
+
+    def __init__(self, *, levels: tuple[float, ...] = LEVELS, batch_size: int = 64) -> None:
+        self._figures = _figures(levels)
+        self._by_sequence = _GroupSums(1)
+        self._by_batch = _GroupSums(batch_size)
+        self._over_all = _GroupSums(sys.maxsize)
+        self._totals: dict[str, Tensor] = {}
+        self._columns: set[str] = set()
+
+    def update(self, per_event: Mapping[str, Tensor], sequence_index: Int[Tensor, "event"]) -> None:
+        """Add the scores of a chunk of events.
+
+        Args:
+            per_event: what `event_scores` returned.
+            sequence_index: the sequence each event belongs to, 0-based in the order of the test set.
+
+        Raises:
+            UserError: other columns than in the chunks before.
+        """
+        if len(sequence_index) == 0:
+            return
+        scored = {name: value.cpu() for name, value in per_event.items()}
+        sequence = sequence_index.long().cpu()
+        if self._columns and self._columns != scored.keys():
+            odd = sorted(self._columns ^ scored.keys())[0]
+            raise UserError(f"scores: {odd!r} in some chunks; expected the same columns in all")
+        self._columns = set(scored)
+        found: dict[_GroupSums, dict[str, Tensor]] = {self._by_sequence: {}, self._by_batch: {}, self._over_all: {}}
+        for figure in self._figures:
+            for prefix in ("", FLOOR):
+                if prefix + figure.source in scored:
+                    found[self._groups(figure, prefix)][prefix + figure.name] = figure.columns(scored, prefix)
+        for groups, columns in found.items():
+            groups.add(columns, sequence)
+        totals = _totals(scored)
+        self._totals = {name: self._totals[name] + value if self._totals else value for name, value in totals.items()}
+
+    def summary(self, *, replicates: int = 1000, seed: int = 0) -> Summary:
+        """Make the table of all events so far.
+
+        Args:
+            replicates: bootstrap replicates (whole sequences are drawn with replacement); 0 leaves the intervals out.
+            seed: seed of the bootstrap.
+
+        Raises:
+            UserError: no events.
+        """
+        counts = self._by_sequence.counts
+        events = int(counts.sum())
+        if events == 0:
+            raise UserError("evaluation: no events to predict; expected sequences of at least two events")
+        intervals = self._intervals(replicates, seed)
+        curves, floor = _curves(self._totals, "", events), _curves(self._totals, FLOOR, events)
+        return Summary(
+            events=events,
+            sequences=len(counts),
+            degenerate_gap=int(self._totals.get("gap_degenerate", torch.zeros(()))),
+            degenerate_location=int(self._totals["location_degenerate"]),
+            rows=[self._row(figure, intervals) for figure in self._figures if figure.source in self._columns],
+            curves=curves | {f"floor_{name}": value for name, value in floor.items()},
+            marks=_mark_table(self._totals, events),
+        )
+
+    def _groups(self, figure: _Figure, prefix: str) -> _GroupSums:
+        """Choose what is summed by what: a floor has no interval, so it needs no sums per sequence."""
+        if figure.batched:
+            return self._by_batch
+        return self._over_all if prefix else self._by_sequence
+
+    def _intervals(self, replicates: int, seed: int) -> dict[str, tuple[float, float]]:
+        """Find the 95 % intervals of the rows that are not batched, but for those of infinite spread."""
+        counts = self._by_sequence.counts
+        figures = [figure for figure in self._figures if figure.name in self._by_sequence]
+        spread: dict[str, list[Tensor]] = {figure.name: [] for figure in figures}
+        for weights in _bootstrap_weights(len(counts), replicates, seed):
+            drawn = (weights @ counts)[:, None]
+            for figure in figures:
+                spread[figure.name].append(figure.combine(weights @ self._by_sequence.sums(figure.name) / drawn))
+        intervals: dict[str, tuple[float, float]] = {}
+        for name, parts in spread.items():
+            values = torch.cat(parts).numpy() if parts else np.array([np.nan])
+            if np.isfinite(values).all():
+                low, high = np.quantile(values, (0.025, 0.975))
+                intervals[name] = (float(low), float(high))
+        return intervals
+
+    def _row(self, figure: _Figure, intervals: Mapping[str, tuple[float, float]]) -> Row:
+        low, high = intervals.get(figure.name, (None, None))
+        return Row(name=figure.name, value=self._value(figure, ""),
+                   floor=self._value(figure, FLOOR) if FLOOR + figure.source in self._columns else None,
+                   low=low, high=high, unit=figure.unit, better=figure.better, meaning=figure.meaning)  # fmt: skip
+
+    def _value(self, figure: _Figure, prefix: str) -> float:
+        groups = self._groups(figure, prefix)
+        sums, counts = groups.sums(prefix + figure.name), groups.counts
+        if not figure.batched:
+            return float(figure.combine(sums.sum(0) / counts.sum()))
+        return float((figure.combine(sums / counts[:, None]) * counts).sum() / counts.sum())
+
+
 def summarise(
-    per_event: dict[str, Tensor],
+    per_event: Mapping[str, Tensor],
     *,
     sequence_index: Int[Tensor, "event"],
     levels: tuple[float, ...] = LEVELS,
@@ -140,111 +255,137 @@ def summarise(
     replicates: int = 1000,
     seed: int = 0,
 ) -> Summary:
-    """Make the table of scores from the joined results of `event_scores`.
+    """Make the table of scores of events that are all at hand.
 
     Args:
         per_event: what `event_scores` returned, joined over chunks.
         sequence_index: the sequence each event belongs to, 0-based in the order of the test set.
-        levels: the levels given to `event_scores`.
-        batch_size: sequences in a batch of the original's test loop; only the `_batched` rows depend on it.
-        replicates: bootstrap replicates (whole sequences are drawn with replacement); 0 leaves the intervals out.
-        seed: seed of the bootstrap.
+        levels, batch_size: see `ScoreTable`.
+        replicates, seed: see `ScoreTable.summary`.
     """
-    scored = {name: value.cpu() for name, value in per_event.items()}
-    sequence = sequence_index.long().cpu()
-    if len(sequence) == 0:
-        raise UserError("evaluation: no events to predict; expected sequences of at least two events")
-    sequences, dense = sequence.unique(return_inverse=True)
-    weights = _bootstrap_weights(len(sequences), replicates, seed)
-    figures = [figure for figure in _figures(levels) if figure.source in scored]
-    return Summary(
-        events=len(sequence),
-        sequences=len(sequences),
-        degenerate_gap=int(scored.get("gap_degenerate", torch.zeros(1)).sum()),
-        degenerate_location=int(scored["location_degenerate"].sum()),
-        rows=[_row(figure, scored, dense, weights, sequence // batch_size) for figure in figures],
-        curves=_curves(scored, "") | {f"floor_{name}": value for name, value in _curves(scored, "floor/").items()},
-        marks=_mark_table(scored),
-    )
+    table = ScoreTable(levels=levels, batch_size=batch_size)
+    table.update(per_event, sequence_index)
+    return table.summary(replicates=replicates, seed=seed)
 
 
-def _bootstrap_weights(sequences: int, replicates: int, seed: int) -> Float[Tensor, "replicate sequence"]:
-    draw = np.random.default_rng(seed).multinomial(sequences, np.full(sequences, 1.0 / sequences), size=replicates)
-    return torch.from_numpy(draw.astype(np.float64))
+class _GroupSums:
+    """Sums of columns over the events of each `span` consecutive sequences, with room for more as they come."""
+
+    def __init__(self, span: int) -> None:
+        self._span = span
+        self._counts = torch.zeros((0, 1), dtype=torch.float64)
+        self._sums: dict[str, Float[Tensor, "group column"]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._sums
+
+    @property
+    def counts(self) -> Float[Tensor, "group"]:
+        """Events of each group that has some."""
+        return self._counts[self._counts > 0]
+
+    def sums(self, name: str) -> Float[Tensor, "group column"]:
+        """Sums of the columns `name` over each group that has events."""
+        return self._sums[name][self._counts[:, 0] > 0]
+
+    def add(self, columns: Mapping[str, Tensor], sequence: Int[Tensor, "event"]) -> None:
+        group = sequence // self._span
+        self._counts = _added(self._counts, self._counts.new_ones((len(group), 1)), group)
+        for name, values in columns.items():
+            self._sums[name] = _added(self._sums.get(name, values[:0]), values, group)
 
 
-def _row(
-    figure: _Figure,
-    scored: dict[str, Tensor],
-    sequence: Int[Tensor, "event"],
-    weights: Float[Tensor, "replicate sequence"],
-    batch: Int[Tensor, "event"],
-) -> Row:
-    columns = figure.columns(scored, "")
-    low = high = floor = None
-    if len(weights) and not figure.batched:
-        sums, counts = _group_sums(columns, sequence)
-        spread = figure.combine(weights @ sums / (weights @ counts)[:, None]).numpy()
-        if np.isfinite(spread).all():
-            low, high = (float(end) for end in np.quantile(spread, (0.025, 0.975)))
-    if f"floor/{figure.source}" in scored:
-        floor = _value(figure, figure.columns(scored, "floor/"), batch)
-    return Row(name=figure.name, value=_value(figure, columns, batch), floor=floor, low=low, high=high,
-               unit=figure.unit, better=figure.better, meaning=figure.meaning)  # fmt: skip
+def _added(
+    sums: Float[Tensor, "known column"], columns: Float[Tensor, "event column"], group: Int[Tensor, "event"]
+) -> Float[Tensor, "group column"]:
+    """Add each row to its group's, in place where there is room."""
+    missing = int(group.max()) + 1 - len(sums)
+    if missing > 0:  # at least doubled, so that groups which come one by one are not copied each time
+        sums = torch.cat([sums, sums.new_zeros((max(missing, len(sums)), sums.shape[1]))])
+    return sums.index_add_(0, group, columns)
 
 
-def _value(figure: _Figure, columns: Float[Tensor, "event column"], batch: Int[Tensor, "event"]) -> float:
-    if not figure.batched:
-        return float(figure.combine(columns.mean(0)))
-    sums, counts = _group_sums(columns, batch.unique(return_inverse=True)[1])
-    return float((figure.combine(sums / counts[:, None]) * counts).sum() / counts.sum())
+def _bootstrap_weights(sequences: int, replicates: int, seed: int) -> Iterator[Float[Tensor, "replicate sequence"]]:
+    """Draw how often each sequence occurs in each replicate, some replicates at a time."""
+    rng = np.random.default_rng(seed)
+    share = np.full(sequences, 1.0 / sequences)
+    step = max(1, BOOTSTRAP_WEIGHTS // sequences)
+    for done in range(0, replicates, step):
+        draw = rng.multinomial(sequences, share, size=min(step, replicates - done))
+        yield torch.from_numpy(draw.astype(np.float64))
 
 
-def _group_sums(
-    columns: Float[Tensor, "event column"], group: Int[Tensor, "event"]
-) -> tuple[Float[Tensor, "group column"], Float[Tensor, "group"]]:
-    counts = torch.bincount(group).double()
-    return columns.new_zeros((len(counts), columns.shape[1])).index_add_(0, group, columns), counts
+def _totals(scored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sum over events what the counts of degenerate samples, the curves and the table of marks are made of."""
+    degenerate = [name for name in ("gap_degenerate", "location_degenerate") if name in scored]
+    sums = {name: scored[name].double().sum() for name in degenerate}
+    return sums | _curve_sums(scored, "") | _curve_sums(scored, FLOOR) | _mark_sums(scored)
 
 
-def _curves(scored: dict[str, Tensor], prefix: str) -> dict[str, list[float]]:
+def _curve_sums(scored: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     if f"{prefix}gap_pit_low" not in scored:
         return {}
     gap = scored[f"{prefix}gap_pit_low"], scored[f"{prefix}gap_pit_high"]
     rank = scored[f"{prefix}location_pit_low"], scored[f"{prefix}location_pit_high"]
     levels = torch.tensor(CURVE_LEVELS, dtype=torch.float64)
-    curves = {
-        "levels": levels,
-        "gap": calibration.pit_coverage(*gap, levels),
+    sums = {
+        "gap": calibration.pit_coverage(*gap, levels) * len(gap[0]),
         # A region of level q holds the samples of the highest densities: those of ranks above 1 - q.
-        "location": calibration.pit_coverage(1.0 - rank[1], 1.0 - rank[0], levels),
+        "location": calibration.pit_coverage(1.0 - rank[1], 1.0 - rank[0], levels) * len(gap[0]),
         "pit_gap": calibration.pit_histogram(*gap, bins=2 * BINS),
         "pit_location": calibration.pit_histogram(*rank, bins=2 * BINS),
     }
     if f"{prefix}mark_confidence" in scored:
         bins = calibration.reliability(scored[f"{prefix}mark_confidence"], scored[f"{prefix}mark_correct"], bins=BINS)
+        sums |= {"confidence": bins.confidence_sum, "correct": bins.correct, "count": bins.count}
+    return {f"{prefix}curve/{name}": value for name, value in sums.items()}
+
+
+def _curves(totals: Mapping[str, Tensor], prefix: str, events: int) -> dict[str, list[float]]:
+    before = f"{prefix}curve/"
+    sums = {name.removeprefix(before): value for name, value in totals.items() if name.startswith(before)}
+    if not sums:
+        return {}
+    curves = {
+        "levels": torch.tensor(CURVE_LEVELS, dtype=torch.float64),
+        "gap": sums["gap"] / events,
+        "location": sums["location"] / events,
+        "pit_gap": sums["pit_gap"],
+        "pit_location": sums["pit_location"],
+    }
+    if "count" in sums:
+        bins = calibration.Reliability(sums["count"], sums["correct"], sums["confidence"])
         curves |= {"confidence": bins.confidence.nan_to_num(), "accuracy": bins.accuracy.nan_to_num(),
                    "count": bins.count}  # fmt: skip
     return {name: value.tolist() for name, value in curves.items()}
 
 
-def _mark_table(scored: dict[str, Tensor]) -> list[dict[str, int | float]]:
+def _mark_sums(scored: dict[str, Tensor]) -> dict[str, Tensor]:
     if "mark" not in scored:
-        return []
-    truth, predicted, probability = scored["mark"], scored["mark_predicted"], scored["mark_probability"]
-    return [_mark_line(mark, truth == mark, predicted == mark, probability[:, mark])
-            for mark in range(probability.shape[1])]  # fmt: skip
-
-
-def _mark_line(
-    mark: int, came: Bool[Tensor, "event"], said: Bool[Tensor, "event"], probability: Float[Tensor, "event"]
-) -> dict[str, int | float]:
-    both, events, predictions = float((came & said).sum()), float(came.sum()), float(said.sum())
+        return {}
+    came, said, probability = scored["mark"], scored["mark_predicted"], scored["mark_probability"]
+    marks = probability.shape[1]
     return {
-        "mark": mark,
-        "events": events,
-        "share": events / len(came),
-        "probability": float(probability.mean()),
-        "recall": both / events if events else math.nan,
-        "precision": both / predictions if predictions else math.nan,
+        "mark_events": torch.bincount(came, minlength=marks),
+        "mark_predictions": torch.bincount(said, minlength=marks),
+        "mark_hits": torch.bincount(came[came == said], minlength=marks),
+        "mark_probability": probability.double().sum(0),
     }
+
+
+def _mark_table(totals: Mapping[str, Tensor], events: int) -> list[dict[str, int | float]]:
+    if "mark_events" not in totals:
+        return []
+    names = ("mark_events", "mark_predictions", "mark_hits", "mark_probability")
+    lines = zip(*(totals[name].double().tolist() for name in names), strict=True)
+    return [
+        {
+            "mark": mark,
+            "events": came,
+            "share": came / events,
+            "probability": probability / events,
+            "recall": hits / came if came else math.nan,
+            "precision": hits / said if said else math.nan,
+        }
+        for mark, (came, said, hits, probability) in enumerate(lines)
+    ]

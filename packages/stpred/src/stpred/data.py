@@ -5,8 +5,9 @@ Frames are read by the core (`stcore.readers.grids`), or made on the fly where `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from stcore.catalog import DATA_VARIABLE
 from stcore.errors import UserError
 from stcore.generate.digits import MovingDigits, resize_digits, sklearn_digits, split_digits
 from stcore.grids import GridSeries
@@ -30,6 +32,13 @@ SKLEARN = "digits"
 """Source that names the digits of scikit-learn."""
 DIGIT_SHARE = 28 / 64
 """Side of a digit over that of the canvas, as in Moving MNIST."""
+PUBLISHED = {
+    "moving-mnist": (("moving_mnist", "moving-mnist", "MovingMNIST", "mnist"),
+                     "train-images-idx3-ubyte.gz of MNIST and mnist_test_seq.npy"),
+    "kth": (("kth", "KTH"), "class folders of frames or videos"),
+    "taxibj": (("taxibj", "TaxiBJ"), "dataset.npz or the yearly files BJ13_M32x32_T30_InOut.h5 to BJ16"),
+}  # fmt: skip
+"""Data sets that presets name: folders under $STCORE_DATA, and what must lie there."""
 STANDARD_TEST_FILE = "mnist_test_seq.npy"
 BLOCK = 256
 """Frames that are looked at together."""
@@ -169,11 +178,31 @@ def read_parts(config: DataConfig, *, seed: int = 0) -> Parts[Any]:
     Raises:
         UserError: the source cannot be read, or holds too little.
     """
+    config = replace(config, source=tuple(map(published_folder, config.source)))
     if config.generate.sequences:
         return generated_parts(config, seed=seed)
     from stcore.readers.grids import read_grid_parts
 
     return read_grid_parts(config)
+
+
+def published_folder(source: str) -> str:
+    """Return where the data set that a preset names lies; any other source as it is.
+
+    Raises:
+        UserError: it is not under $STCORE_DATA; the message says what to put there.
+    """
+    if source not in PUBLISHED or Path(source).exists():
+        return source
+    folders, what = PUBLISHED[source]
+    root = os.environ.get(DATA_VARIABLE, "")
+    places = [Path(root, folder) for folder in folders if root]
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        looked = f"{DATA_VARIABLE}={root}" if root else f"{DATA_VARIABLE} (not set)"
+        raise UserError(f"{source}: not found under {looked}; expected {what} in a folder {folders[0]}, or --data with "
+                        "the path of yours")  # fmt: skip
+    return str(found)
 
 
 def generated_parts(config: DataConfig, *, seed: int) -> Parts[Any]:

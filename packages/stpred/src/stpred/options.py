@@ -69,9 +69,8 @@ class ConvertOptions(cli.ConvertOptions):
     """Turn a checkpoint of the original, or of OpenSTL, into a run."""
 
     preset: str = ""
-    """Data and model that the checkpoint was trained with; its sizes are read from the file where they can be."""
-    kind: str = ""
-    """Model of a checkpoint of OpenSTL: openstl-convlstm, predrnn, predrnnpp, predrnnv2, mim, e3dlstm, phydnet, mau."""
+    """Data set and model that the checkpoint was trained with, by default on Moving MNIST; see `config list`. Sizes are
+    read from the file where it tells them."""
     update: Literal["reference", "corrected"] = "reference"
     """Update of a TrajGRU: the original's, which its weights were trained with, or the paper's."""
 

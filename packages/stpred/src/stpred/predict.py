@@ -168,7 +168,7 @@ def forecast_series(forecaster: Forecaster, series: GridSeries, *, at: str, hori
     )  # fmt: skip
 
 
-def _times_after(series: GridSeries, windows: Windows, horizon: int) -> NDArray[np.datetime64] | None:
+def _times_after(series: GridSeries, windows: Windows, horizon: int) -> NDArray[Any] | None:
     """Return the moments of forecast frames: whole steps, months by the calendar, after the last of the history."""
     step = series.step
     if series.times is None or step is None:

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stcore.errors import UserError
 from stcore.sampling import derive_seed
 from stpred.models.interface import Sampling
 
@@ -61,9 +60,7 @@ def truth_probability(kind: Sampling, *, step: int, epoch: int = 0) -> TruthProb
     if kind == "scheduled":
         # The first step is already one decrement down.
         return TruthProbability(1.0, max(0.0, 1.0 - DECAY * (step + 1)) if step < STOP else 0.0)
-    if kind == "reverse":
-        return _reverse(step)
-    raise UserError(f"sampling: {kind!r}; expected none, scheduled, reverse or coin")
+    return _reverse(step)
 
 
 def _reverse(step: int) -> TruthProbability:

@@ -31,7 +31,7 @@ def one_cycle(
 
     Source: torch, `OneCycleLR` with cosine annealing and two phases.
 
-    >>> [round(one_cycle(step, max_lr=1.0, total_steps=11), 4) for step in (0, 2, 10)]
+    >>> [round(one_cycle(step, max_lr=1.0, total_steps=10), 4) for step in (0, 2, 9)]
     [0.04, 1.0, 0.0]
     """
     if total_steps < 1 or not 0.0 <= warmup < 1.0:

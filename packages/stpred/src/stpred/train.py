@@ -78,7 +78,7 @@ def train(
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     validate = Validation(held_back, rank=int(accelerator.process_index), ranks=int(accelerator.num_processes))
     return fit(
-        objective, Step(config, model), training, optimiser, config=config.fit,
+        objective, Step(config, model.sampling), training, optimiser, config=config.fit,
         run=directory or _new_run(run, preset, config, accelerator), seed=config.seed,
         facts=facts_of(config, shape, series_of(parts.train), preset=preset), constants=scaling.constants(),
         schedule=Rates(optimiser, config, len(training)), evaluate=validate, select=Select("val/mse"),
@@ -114,9 +114,9 @@ class Objective(Forwarded):
 class Step:
     """One training step: the model's own objective, with true frames mixed in as its sampling says."""
 
-    def __init__(self, config: TrainConfig, model: FrameModel) -> None:
+    def __init__(self, config: TrainConfig, sampling: Sampling) -> None:
         self._seed = config.seed
-        self._sampling: Sampling = model.sampling
+        self._sampling: Sampling = sampling
 
     def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor], context: StepContext) -> Loss:
         history, future = batch

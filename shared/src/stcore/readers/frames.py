@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -169,9 +169,16 @@ def read_frames(folder: Path, options: GridReadOptions) -> RawGrid:
         return from_clips(shown(folder), pieces_of(Clip(folder.name, tuple(images))), options)
     inside = [(one, images_in(one)) for one in list_folder(folder) if one.is_dir()]
     clips = [clip for one, found in inside if found for clip in pieces_of(Clip(one.name, tuple(found)))]
+    if options.color == "auto" and clips and (options.format == "kth-examples" or is_example(clips[0].name)):
+        options = replace(options, color="gray")  # the split folders of KTH, which the original turns to grey
     if not clips:
         raise UserError(f"{shown(folder)}: 0 images in it or its folders; expected frames such as 0001.png")
     return from_clips(shown(folder), clips, options)
+
+
+def is_example(name: str) -> bool:
+    """Return whether a folder is named as one sequence of a split folder."""
+    return re.fullmatch(r"example_?\d+", name) is not None
 
 
 def pieces_of(clip: Clip) -> list[Clip]:

@@ -79,14 +79,17 @@ def _fill_zarr(series: GridSeries, folder: Path) -> None:
     root = zarr.open_group(str(folder), mode="w", zarr_format=2)
     root.attrs.update(_facts(series))
 
+    # Without a fill value: readers take one for missing cells, and zeros would be lost.
     def put(name: str, values: Any, axes: list[str], **attributes: Any) -> None:
-        array = root.create_array(name, shape=values.shape, dtype=values.dtype, chunks=values.shape or (1,))
+        array = root.create_array(
+            name, shape=values.shape, dtype=values.dtype, chunks=values.shape or (1,), fill_value=None
+        )
         array.attrs.update({"_ARRAY_DIMENSIONS": axes, **attributes})
         array[...] = values
 
     frames = max(1, min(series.num_frames, 2**23 // max(1, series.frame_bytes)))
     values = root.create_array(
-        "values", shape=series.shape, dtype=series.values.dtype, chunks=(frames, *series.shape[1:])
+        "values", shape=series.shape, dtype=series.values.dtype, chunks=(frames, *series.shape[1:]), fill_value=None
     )
     values.attrs["_ARRAY_DIMENSIONS"] = ["time", "channel", "y", "x"]
     for rows in batches(series.num_frames, series.frame_bytes, budget=frames * series.frame_bytes):

@@ -173,12 +173,7 @@ def _from_dataset(where: str, data: Any, options: GridReadOptions) -> RawGrid:
             channels.append(str(name))
             units.append(unit)
     store = XarrayFrames(tuple(variables), where)
-    frame = int(np.prod(store.shape[1:])) * store.dtype.itemsize
-    limit = limits.size_limit(options.max_bytes)
-    if frame > limit or 16 * store.shape[0] > limit:
-        raise UserError(
-            f"{where}: {store.shape[0]:,} frames of {frame:,} bytes; expected at most {limit:,} for a frame"
-        )
+    _require_small(where, store, options)
     time, y, x, _ = first
     raw = RawGrid(
         where=where,
@@ -191,6 +186,25 @@ def _from_dataset(where: str, data: Any, options: GridReadOptions) -> RawGrid:
         names={"y": str(y), "x": str(x)},
     )
     return replace(raw, **_own_facts(where, data))
+
+
+def _require_small(where: str, store: XarrayFrames, options: GridReadOptions) -> None:
+    """Refuse frames, or chunks that a frame is unpacked from, that need more memory than there may be."""
+    limit = limits.size_limit(options.max_bytes)
+    frame = int(np.prod([int(size) for size in store.shape[1:]], dtype=object)) * store.dtype.itemsize
+    if frame > limit or 16 * store.shape[0] > limit:
+        raise UserError(
+            f"{where}: {store.shape[0]:,} frames of {frame:,} bytes; expected at most {limit:,} for a frame; pass "
+            "--data.max-bytes if this is right"
+        )
+    for one in store.variables:
+        sizes = [int(size) for size in one.encoding.get("preferred_chunks", {}).values()]
+        chunk = int(np.prod(sizes, dtype=object)) * one.dtype.itemsize
+        if chunk > limit:
+            raise UserError(
+                f"{where}: chunks of {chunk:,} bytes; expected at most {limit:,}; pass --data.max-bytes if "
+                "this is right"
+            )
 
 
 def _variables(where: str, data: Any, options: GridReadOptions) -> list[str]:

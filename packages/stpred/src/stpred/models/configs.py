@@ -264,7 +264,7 @@ class E3DLSTMConfig:
     patch: int = 4
     """Side of the patches that frames are cut into; 1 leaves them whole."""
     memory: Literal["correct", "reference"] = "correct"
-    """Spatio-temporal memory: carried from cell to cell (correct), or always zero as OpenSTL leaves it (its weights)."""
+    """Spatio-temporal memory: carried from cell to cell (correct), or always zero as in OpenSTL (for its weights)."""
     checkpoint_every: int = 0
     """Steps between kept states in training; what lies between is computed again in the backward pass. 0 keeps all."""
 

@@ -109,7 +109,7 @@ class GradientHighway(nn.Module):
         """Do one step; None stands for a state of zeros."""
         content, switch = (self.from_input(x) + self.from_state(state)).chunk(2, dim=1)
         new, share = torch.tanh(content), torch.sigmoid(switch)
-        return share * new if state is None else torch.lerp(state, new, share)
+        return share * new if state is None else torch.addcmul(share * new, 1.0 - share, state)
 
 
 class PredRNNpp(RecurrentStack[CausalState]):

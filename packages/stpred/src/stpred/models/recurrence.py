@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from stcore.errors import UserError
 from stpred.models.configs import ValueRange
 from stpred.models.interface import FrameLoss
 
@@ -37,6 +38,8 @@ def walk(
     Source: gradient checkpointing, Chen et al. 2016 (arXiv 1604.06174). The convolution of the inputs lies inside a
     piece as well: only inputs and states at the seams are kept.
     """
+    if steps < 1:
+        raise UserError(f"steps: {steps}; expected a history and a horizon of 1 frame or more")
     if not every or not torch.is_grad_enabled():
         return run(inputs, state, steps)
     outputs: list[Tensor] = []

@@ -83,6 +83,7 @@ class GateConvolution(nn.Module):
             return gates if self.norm is None else self.norm(gates)
         if self.norm is not None:
             return self.norm.bias[None]
+        # In the type of the weights: under autocast the memories so begin, and then stay, in float32.
         return self.conv.weight.new_zeros(1, len(self.conv.weight), 1, 1)
 
 

@@ -115,8 +115,7 @@ class TrajGRUCell(nn.Module):
             return self._run(x, h, count, flows)
 
         outputs, last = walk(run, inputs, state, steps=steps, every=0 if flows is not None else checkpoint_every)
-        if last is None:
-            raise ValueError("steps: 0; expected 1 or more")
+        assert last is not None
         return outputs, last
 
     def _run(
