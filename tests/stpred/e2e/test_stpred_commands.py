@@ -281,7 +281,7 @@ def test_wrong_uses_are_refused_in_one_line(trained: Path, clips: Path, tmp_path
         (("train", *SMALL, "--run", trained), "exists already"),
         (("train", "--preset", "mnist/convlstm"), "did you mean 'moving-mnist/convlstm'?"),
         (("train", "--resume", trained, "--seed", "3"), "--resume: seed differs"),
-        (("train", *SMALL, "--data", "nowhere", "--run", out), "nowhere: no digits there; expected an idx file of"),
+        (("train", *SMALL, "--data", "nowhere", "--run", out), "nowhere: no such file"),
         (("train", *SMALL, "--model.patch", "5", "--run", out), "model.patch: 5; expected a divisor"),
         (("predict", trained, "--data", clips, "--out", tmp_path / "x.csv"), "x.csv: ending '.csv'"),
         (("predict", trained, "--data", small, "--out", out), "expected at least 4"),

@@ -19,7 +19,18 @@ from stcore.training.loop import StepContext
 from stcore.windows import find_windows
 from stpred import KTHDataset, MovingMNISTDataset, TaxiBJDataset
 from stpred.config import DEMO, PRESETS, DataConfig, DigitsConfig
-from stpred.data import FrameBatches, FreshDigits, Scaling, WindowSamples, generated_parts, samples_of
+from stpred.data import (
+    FrameBatches,
+    FreshDigits,
+    Scaling,
+    WindowSamples,
+    digit_images,
+    generated_parts,
+    holds_digits,
+    published_folder,
+    read_parts,
+    samples_of,
+)
 from stpred.train import Rates, Step
 
 
@@ -95,6 +106,29 @@ def test_generated_digits_are_new_in_every_epoch_and_never_shared() -> None:
     seen = {image.tobytes() for image in fresh.digits.images}
     assert not np.array_equal(parts.val.frames([0]), parts.test.frames([0]))
     assert len(seen) == len(fresh.digits.images)
+
+
+def test_digits_come_from_idx_files_and_only_digits_move(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (30, 28, 28), dtype=np.uint8)
+    head = np.array([2051, 30, 28, 28], dtype=">i4").tobytes()
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(head + images.tobytes())
+    for source in (tmp_path, tmp_path / "t10k-images-idx3-ubyte"):
+        assert holds_digits(str(source))
+        np.testing.assert_array_equal(digit_images(str(source)), images)
+    np.save(tmp_path / "frames.npy", np.arange(60.0)[:, None, None, None] + np.zeros((60, 1, 8, 8)))
+    config = replace(PRESETS["moving-mnist/convlstm"].data, source=(str(tmp_path / "frames.npy"),))
+    assert read_parts(config).train.num_frames == 48
+    with pytest.raises(UserError, match="no digits there; expected an idx file of MNIST"):
+        digit_images(str(tmp_path / "nothing"))
+
+
+def test_presets_name_data_sets_that_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STCORE_DATA", str(tmp_path))
+    with pytest.raises(UserError, match=r"^kth: not found under STCORE_DATA=.*; expected class folders"):
+        read_parts(PRESETS["kth/convlstm"].data)
+    (tmp_path / "KTH").mkdir()
+    assert published_folder("kth") == str(tmp_path / "KTH")
+    assert published_folder("frames.npy") == "frames.npy"
 
 
 def test_evaluation_may_look_further_ahead_than_training() -> None:

@@ -53,7 +53,8 @@ MODEL_CONFIGS: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsConfig:
-    """Moving digits made on the fly, new ones in every epoch of training; `data.source` then says whose digits."""
+    """Moving digits made on the fly, new ones in every epoch of training, where `data.source` is digits: an idx file of
+    MNIST, a folder with one, or `digits` (those of scikit-learn). Other sources are read as they are."""
 
     sequences: int = 0
     """Sequences in an epoch of training, a tenth of it in validation and test; 0 makes none and reads the source."""

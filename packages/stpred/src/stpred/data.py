@@ -30,6 +30,8 @@ from stpred.models.configs import FrameShape
 
 SKLEARN = "digits"
 """Source that names the digits of scikit-learn."""
+IDX = "images-idx3-ubyte"
+"""Part of the names of MNIST's files of pictures."""
 DIGIT_SHARE = 28 / 64
 """Side of a digit over that of the canvas, as in Moving MNIST."""
 PUBLISHED = {
@@ -179,7 +181,7 @@ def read_parts(config: DataConfig, *, seed: int = 0) -> Parts[Any]:
         UserError: the source cannot be read, or holds too little.
     """
     config = replace(config, source=tuple(map(published_folder, config.source)))
-    if config.generate.sequences:
+    if config.generate.sequences and len(config.source) == 1 and holds_digits(config.source[0]):
         return generated_parts(config, seed=seed)
     from stcore.readers.grids import read_grid_parts
 
@@ -208,8 +210,6 @@ def published_folder(source: str) -> str:
 def generated_parts(config: DataConfig, *, seed: int) -> Parts[Any]:
     """Make moving digits, other ones for validation and test than for training; a standard test file stays as it is."""
     options = config.generate
-    if len(config.source) != 1:
-        raise UserError(f"data.source: {len(config.source)} of them; expected one, whose digits move")
     side = max(4, round(options.canvas * DIGIT_SHARE))
     images = split_digits(resize_digits(digit_images(config.source[0]), side), seed=seed)
 
@@ -239,12 +239,21 @@ def digit_images(source: str) -> UInt8[ndarray, "image size size"]:
     path = Path(source)
     if path.is_file():
         return read_idx_images(path)
-    files = [found for folder in _folders(source) for found in sorted(folder.glob("*-images-idx3-ubyte*"))]
+    files = _idx_files(source)
     if not files:
         raise UserError(f"{source}: no digits there; expected an idx file of MNIST such as "
                         f"train-images-idx3-ubyte.gz, a folder with one, or {SKLEARN}")  # fmt: skip
     training = [file for file in files if file.name.startswith("train")]
     return read_idx_images((training or files)[0])
+
+
+def holds_digits(source: str) -> bool:
+    """Return whether `source` is digits rather than frames."""
+    return source == SKLEARN or IDX in Path(source).name or bool(_idx_files(source))
+
+
+def _idx_files(source: str) -> list[Path]:
+    return [file for folder in _folders(source) for file in sorted(folder.glob(f"*{IDX}*"))]
 
 
 def samples_of(part: Any, config: DataConfig, evaluate: EvaluateConfig | None = None) -> Any:
