@@ -35,6 +35,7 @@ from stcore.metrics.scores import geometric_median, quantiles
 from stcore.readers import read_event_parts, read_events_or_parts
 from stcore.tables import check_table_path, write_table
 from stcore.training.checkpoint import load_checkpoint
+from stcore.training.ranks import pick_device
 from stcore.training.run import Run
 
 At = Literal["last", "every"]
@@ -260,17 +261,6 @@ def _check_levels(options: PredictOptions) -> None:
             raise UserError(f"{name}: {wrong[0]}; expected shares between 0 and 1")
     if options.regions is not None and not options.regions.parent.is_dir():
         raise UserError(f"{options.regions}: folder {options.regions.parent} does not exist; expected an existing one")
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device a forecaster computes on.
-
-    Raises:
-        UserError: cuda was asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: cuda asked for, none found; use cpu or auto")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def events_of(options: ForecastOptions, forecaster: Forecaster, *, part: str = "test") -> EventSequences:

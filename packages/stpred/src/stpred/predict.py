@@ -23,6 +23,7 @@ from stcore.errors import UserError
 from stcore.grids import GridSeries
 from stcore.sampling import Indices, in_batches
 from stcore.training.checkpoint import load_checkpoint
+from stcore.training.ranks import pick_device
 from stcore.windows import Windows, find_windows
 from stpred.config import TrainConfig
 from stpred.data import Scaling, read_parts, series_of
@@ -201,17 +202,6 @@ def command(options: PredictOptions) -> Outcome:
         written += draw_forecast(forecaster, series, forecast, options.out.with_suffix(""), cmap=options.cmap)
     data = {"files": written, "forecasts": forecast.num_clips, "horizon": horizon, "units": list(series.units)}
     return Outcome(f"{forecast.num_clips:,} forecasts of {horizon} frames in {', '.join(written)}", data)
-
-
-def pick_device(device: str) -> torch.device:
-    """Return the device a forecaster computes on.
-
-    Raises:
-        UserError: cuda was asked for and there is none.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device: cuda asked for, none found; use cpu or auto")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def series_for(options: ForecastOptions, forecaster: Forecaster, *, part: str = "test") -> GridSeries:

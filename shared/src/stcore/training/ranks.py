@@ -63,3 +63,14 @@ def sum_over_ranks(
         top = torch.tensor([name in largest for name in names])
         row = torch.where(top, table.max(dim=0).values, table.sum(dim=0))
     return dict(zip(names, row.tolist(), strict=True))
+
+
+def pick_device(device: str) -> torch.device:
+    """Return the device that a trained model is applied on.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: cuda asked for, none found; use cpu or auto")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

@@ -39,7 +39,7 @@ def walk(
     piece as well: only inputs and states at the seams are kept.
     """
     if steps < 1:
-        raise UserError(f"steps: {steps}; expected a history and a horizon of 1 frame or more")
+        raise UserError(f"history or horizon: {steps}; expected 1 or more frames")
     if not every or not torch.is_grad_enabled():
         return run(inputs, state, steps)
     outputs: list[Tensor] = []
