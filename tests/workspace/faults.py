@@ -379,10 +379,10 @@ def frame_configurations() -> dict[str, BadConfiguration]:
 
     return table | {
         "unknown model": bad('[model]\nkind = "convltsm"\n', "model.kind is 'convltsm'", "expected one of convlstm"),
-        "field of another model": bad('[model]\nkind = "convlstm"\nlinks = [1, 1, 1]\n', "unknown key 'model.links'"),
+        "field of another model": bad('[model]\nkind = "convlstm"\nlinks = [1, 1, 1]\n', "unknown key 'links'"),
         "even kernel": bad("[model]\nkernels = [4, 4, 4]\n", "model.kernels: (4, 4, 4)", "odd"),
         "kernels for other layers": bad("[model]\nkernels = [3]\n", "model.kernels: (3,)", "one for each"),
-        "unknown choice": bad('[model]\npeephole = "ful"\n', "model.peephole is 'ful'", "one of"),
+        "unknown choice": bad('[model]\npeephole = "ful"\n', "peephole is 'ful'", "one of 'reference'"),
         "no history": bad("[data]\nhistory = 0\n", "data.history: 0", "at least 1"),
         "no horizon": bad("[data]\nhorizon = -1\n", "data.horizon: -1", "at least 1"),
         "rate that is none": bad("[optimiser]\nlearning_rate = nan\n", "optimiser.learning-rate: nan", "(0, 10)"),

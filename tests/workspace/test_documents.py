@@ -19,7 +19,8 @@ PROGRAMS = {"smash": smash.cli.PROGRAM, "stpred": stpred.cli.PROGRAM}
 
 def _commands(document: Path) -> list[str]:
     """Return the command lines of our programs in fenced blocks, continuation lines joined."""
-    blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", document.read_text(), re.DOTALL | re.MULTILINE)
+    blocks = [text for language, text in fenced if language in ("", "sh", "console")]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     wanted = rf"(?:^|uv run )((?:{'|'.join(PROGRAMS)}) .*)"
     return [match[1].partition("  #")[0] for line in lines if (match := re.search(wanted, line))]

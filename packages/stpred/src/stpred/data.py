@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -256,8 +256,14 @@ def _idx_files(source: str) -> list[Path]:
     return [file for folder in _folders(source) for file in sorted(folder.glob(f"*{IDX}*"))]
 
 
-def samples_of(part: Any, config: DataConfig, evaluate: EvaluateConfig | None = None) -> Any:
+def samples_of(part: Any, config: DataConfig, evaluate: EvaluateConfig | None = None, *, name: str = "") -> Any:
     """Return the windows of a part; with `evaluate`, those that a trained model is applied to.
+
+    Args:
+        part: frames, or digits made on the fly.
+        config: lengths and laying of windows.
+        evaluate: lengths and laying where a trained model is applied.
+        name: of the part, for messages.
 
     Raises:
         UserError: no window fits.
@@ -268,8 +274,9 @@ def samples_of(part: Any, config: DataConfig, evaluate: EvaluateConfig | None = 
         part = part.series
     horizon = (evaluate.horizon if evaluate else 0) or config.horizon
     stride = (evaluate.stride if evaluate else 0) or config.stride
+    where = ": ".join(filter(None, (", ".join(config.source), name))) or "frames"
     return WindowSamples(
-        find_windows(part, history=config.history, horizon=horizon, stride=stride, rule=config.windows)
+        find_windows(part, history=config.history, horizon=horizon, stride=stride, rule=config.windows, where=where)
     )
 
 
@@ -284,10 +291,10 @@ def frame_shape(part: Any) -> FrameShape:
     return FrameShape(series.num_channels, series.height, series.width)
 
 
-def batches_of(part: Any, scaling: Scaling, config: TrainConfig, *, shuffle: bool) -> FrameBatches:
+def batches_of(parts: Parts[Any], name: Literal["train", "val"], scaling: Scaling, config: TrainConfig) -> FrameBatches:
     """Return the batches of a part, shuffled for training."""
-    samples = samples_of(part, config.data)
-    return FrameBatches(samples, scaling, config.data.batch, config.seed, shuffle)
+    samples = samples_of(parts.named()[name], config.data, name=name)
+    return FrameBatches(samples, scaling, config.data.batch, config.seed, name == "train")
 
 
 def _extremes(series: GridSeries) -> tuple[ndarray, ndarray]:

@@ -66,8 +66,8 @@ def train(
     scaling = restore_scaling(start) if start else Scaling.fit(series_of(parts.train), config.data.scaling)
     shape = frame_shape(parts.train)
     _check_shapes(parts, scaling)
-    training = batches_of(parts.train, scaling, config, shuffle=True)
-    held_back = batches_of(parts.val, scaling, config, shuffle=False)
+    training = batches_of(parts, "train", scaling, config)
+    held_back = batches_of(parts, "val", scaling, config)
     model = make_model(config, shape)
     if init_from and start:
         _load_weights(model, start)
