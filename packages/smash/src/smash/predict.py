@@ -41,7 +41,7 @@ from stcore.training.run import Run
 At = Literal["last", "every"]
 CHUNK_EVENTS = 256
 """Events whose samples are held at once."""
-ENCODE_TOKENS = 16384
+ENCODE_TOKENS = 4096
 """Padded events that are encoded at once."""
 
 
