@@ -444,7 +444,7 @@ PACKAGES: dict[str, PackageUnderTest] = {
             *("--model.hidden", "4", "3", "--model.kernels", "3", "3", "--fit.epochs", "2"),
             *("--fit.checkpoint-every", "1", "--fit.log-every", "3", "--fit.ema-decay", "0.9"),
         ),
-        steps=16,
+        steps=18,
         loss="torch.nn.functional:mse_loss",
         bad_configurations=frame_configurations,
         malformed=malformed_frames,

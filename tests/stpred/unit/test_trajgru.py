@@ -191,7 +191,7 @@ def test_bfloat16_keeps_state_and_positions_in_float32() -> None:
 def test_an_empty_history_or_horizon_is_refused() -> None:
     model = build(SMALL, FRAME)
     for history, horizon in ((2, 0), (0, 2)):
-        with pytest.raises(UserError, match="steps: 0; expected a history and a horizon"):
+        with pytest.raises(UserError, match="history or horizon: 0; expected 1 or more frames"):
             model(frames(1, history, *FRAME), horizon)
 
 

@@ -78,7 +78,7 @@ class FrozenScore:
         self, gap: Float[Tensor, "event sample"], mark: Int[Tensor, "event sample"] | None
     ) -> tuple[Float[Tensor, "event sample"], Float[Tensor, "event sample mark"], Hidden]:
         """Score of the gap given the mark, distribution of the mark, and the trunk's activations."""
-        hidden = torch.baddbmm(self.temporal_biases[0], self.temporal_weights[0], gap[:, None]).relu_()
+        hidden = _affine(self.temporal_weights[0], gap[:, None], self.temporal_biases[0]).relu_()
         tangent = _masked(self.temporal_weights[0].expand_as(hidden), hidden)
         for weight, bias in zip(self.temporal_weights[1:], self.temporal_biases[1:], strict=True):
             hidden = torch.baddbmm(bias, weight, hidden).relu_()
@@ -108,8 +108,13 @@ class FrozenScore:
 
 def _hidden(value: Tensor, weights: list[Tensor], biases: list[Tensor]) -> Hidden:
     for weight, bias in zip(weights, biases, strict=True):
-        value = torch.baddbmm(bias, weight, value).relu_()
+        value = _affine(weight, value, bias).relu_()
     return value
+
+
+def _affine(weight: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Product and bias. With a single input the fused form rounds once or twice, which depends on the batch."""
+    return torch.bmm(weight, value).add_(bias) if weight.shape[-1] == 1 else torch.baddbmm(bias, weight, value)
 
 
 def _masked(tangent: Tensor, hidden: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ class Merged(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Merged:
         """Apply a function to each tensor."""
-        return Merged(*(type(part)(*map(function, part)) for part in self))
+        parts: list[Any] = [type(part)(*map(function, part)) for part in self]
+        return Merged(*parts)
 
 
 def can_be_by_hand(condition: Tensor) -> bool:
@@ -123,7 +124,8 @@ def mean_loss_by_hand(
         objective = _Objective(target, mark, draws, len(merged.intensity.bias), noise, loss)
         for start in range(0, len(target), events):
             chunk = slice(start, start + events)
-            network_pass.backward(*objective.add(*network_pass.forward(objective.x[:, chunk], chunk), chunk), chunk)
+            found = network_pass.forward(objective.x[:, chunk], chunk)
+            network_pass.backward(*objective.add(*found, chunk), chunk)
         means = objective.means()
     return means._replace(total=with_gradient(means.total, network_pass.gradient.tensors, merged.tensors))
 
@@ -229,7 +231,8 @@ class _Mixing:
         self._d_matrix = _sized(self._d_matrix, *self._matrix.shape)
         d_matrix = torch.bmm(hidden.mT, d_joint, out=self._d_matrix).flatten(1)
         self._d_matrices.addmm_(self._shares[chunk].T, d_matrix)
-        torch.mm(d_matrix, self._matrices.T, out=self._d_shares[chunk])
+        # Multiplied the other way round this takes eight times as long.
+        self._d_shares[chunk] = torch.mm(self._matrices, d_matrix.T).T
         return self._matrix.mT
 
 
