@@ -51,7 +51,8 @@ class _MeanOverChunks(torch.autograd.Function):
                 if keep:
                     first, *others = torch.autograd.grad(values[0], [part, *parameters], materialize_grads=True)
                     condition_slopes.append(first)
-                    torch._foreach_add_(slopes, others)  # pyright: ignore[reportPrivateUsage]
+                    for slope, other in zip(slopes, others, strict=True):
+                        slope.add_(other)
             sums.append(torch.stack([value.detach() for value in values]))
         if keep:
             ctx.save_for_backward(torch.cat(condition_slopes), *slopes)

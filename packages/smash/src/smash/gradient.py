@@ -124,8 +124,9 @@ def mean_loss_by_hand(
         objective = _Objective(target, mark, draws, len(merged.intensity.bias), noise, loss)
         for start in range(0, len(target), events):
             chunk = slice(start, start + events)
-            found = network_pass.forward(objective.x[:, chunk], chunk)
-            network_pass.backward(*objective.add(*found, chunk), chunk)
+            z, tangent, location = network_pass.forward(objective.x[:, chunk], chunk)
+            d_z, d_score = objective.add(z, tangent, location, chunk)
+            network_pass.backward(d_z, d_score, chunk)
         means = objective.means()
     return means._replace(total=with_gradient(means.total, network_pass.gradient.tensors, merged.tensors))
 
