@@ -29,7 +29,7 @@ from smash.config import LossConfig, NoiseConfig
 from smash.loss import MeanLoss, coordinate_weights, label_weights, noise_levels
 from smash.score import FLOOR, ScoreNetwork
 
-CHUNK_ROWS = 2048
+CHUNK_ROWS = 4096
 """Perturbed targets of a chunk: few enough for the cache, enough that calls cost little beside the work."""
 
 EVENT_ROWS = 16
