@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_that_step(kind: str, whole: Whole) -> N
     assert stopped.code == 3
     line = only_line(stopped)
     assert "step 5: the " in line and ("loss is nan" if kind == "loss" else "gradient is nan") in line
-    assert "at learning rate 0.000" in line and "samples " in line and "step-5.safetensors" in line
+    assert "at learning rate 0.00" in line and "samples " in line and "step-5.safetensors" in line
     kept = load_checkpoint(Run(folder / "run").step_files()[-1])
     assert kept.metadata["step"] == 5
     assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.tensors.values() if tensor.is_floating_point())
