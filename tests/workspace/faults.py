@@ -252,6 +252,8 @@ class PackageUnderTest:
     """Flag that says how much is predicted at once, 0 chooses; empty where there is none."""
     same_on_ranks: tuple[str, ...]
     """Flags that take the chance out of a forward pass, so that its result does not depend on the processes."""
+    diverging: tuple[str, ...]
+    """Flags, each within its accepted range, with which the training diverges by itself."""
     warm: tuple[str, ...]
     """Modules that warm processes import before their start."""
 
@@ -432,6 +434,7 @@ PACKAGES: dict[str, PackageUnderTest] = {
         forecast_suffix=".csv",
         chunk_flag="--sampler.chunk-events",
         same_on_ranks=("--model.dropout", "0"),
+        diverging=("--optimiser.warmup-epochs", "0", "--loss.mark-weight", "1e38"),
         warm=("smash.train", "smash.predict"),
     ),
     "stpred": PackageUnderTest(
@@ -454,6 +457,7 @@ PACKAGES: dict[str, PackageUnderTest] = {
         forecast_suffix=".npz",
         chunk_flag="",
         same_on_ranks=(),
+        diverging=("--schedule.kind", "constant", "--optimiser.weight-decay", "3e38"),
         warm=("stpred.train", "stpred.predict"),
     ),
 }

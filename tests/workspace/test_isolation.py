@@ -37,7 +37,7 @@ def _write_events(folder: Path) -> None:
 
 
 def _write_frames(folder: Path) -> None:
-    frames = np.arange(40 * 16 * 16, dtype=np.float32).reshape(40, 1, 16, 16) % 97 / 97
+    frames = np.arange(120 * 16 * 16, dtype=np.float32).reshape(120, 1, 16, 16) % 97 / 97
     np.save(folder / "frames.npy", frames)
 
 

@@ -287,7 +287,7 @@ def _parse_once(kind: Any, tokens: Sequence[str], prog: str, default: Any) -> An
             os.environ["COLUMNS"] = "1000"
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
             # A flag has its --no- form too, whatever the default that a preset or a run gives it.
-            markers = (tyro.conf.AvoidSubcommands,)
+            markers = (tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff)
             return tyro.cli(kind, args=list(tokens), prog=prog, config=markers, **known)
     except SystemExit as stop:
         if stop.code not in (0, None):

@@ -172,7 +172,7 @@ def fit(
         quiet: show no progress.
 
     Raises:
-        Diverged: the loss or its gradient is not finite; the weights before that step are in the last checkpoint.
+        Diverged: the loss, its gradient or the weights are not finite; the last checkpoint is from before that.
         Interrupted: SIGTERM or Ctrl-C came; the run is saved at the last full step.
         UserError: the disk is full, or the device cannot do what `config` asks.
     """
@@ -376,12 +376,22 @@ class _Loop:
         raise Interrupted(number, f"stopped at step {self.at.step}; go on with --resume {self.run.folder}")
 
     def diverged(self, name: str, value: float, ids: Indices) -> Diverged:
-        rate = self.raw_optimiser.param_groups[0]["lr"]
         names = ", ".join(self.batches.names(ids)[:8]) + (", …" if len(ids) > 8 else "")
+        what = f"the {name} is {value} {self.rate_in_words()}, samples {names}; {self.last_good_in_words()}"
+        return Diverged(f"step {self.at.step}: {what}; lower the learning rate or look at these samples")
+
+    def rate_in_words(self) -> str:
+        return f"at learning rate {self.raw_optimiser.param_groups[0]['lr']:g}"
+
+    def last_good_in_words(self) -> str:
         files = self.run.step_files()
-        kept = f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
-        where = f"step {self.at.step}: the {name} is {value} at learning rate {rate:g}, samples {names}"
-        return Diverged(f"{where}; {kept}; lower the learning rate or look at these samples")
+        return f"the last good checkpoint is {files[-1]}" if files else "there is no checkpoint yet"
+
+    def check_weights(self) -> None:
+        """Refuse weights that are not finite: an update may overflow although its gradient is finite."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            what = f"the weights are not finite {self.rate_in_words()}; {self.last_good_in_words()}"
+            raise Diverged(f"step {self.at.step}: {what}; lower the learning rate or the weight decay")
 
     def seed_all(self, *path: int | str) -> None:
         seed = derive_seed(self.seed, *path)
@@ -400,6 +410,7 @@ class _Loop:
 
     def save(self) -> None:
         """Write the checkpoint of this step, then drop all but it and the one before."""
+        self.check_weights()
         if not self.main:
             return
         optim, optim_tree = pack(self.raw_optimiser.state_dict(), "optim")
