@@ -41,6 +41,9 @@ def _write_frames(folder: Path) -> None:
     np.save(folder / "frames.npy", frames)
 
 
+# Byte-compiling all of torch takes longer than everything else here, for commands that run once.
+INSTALL = ("install", "-q", "--no-compile")
+
 PACKAGES = {
     "smash": Package(
         "smash",
@@ -114,7 +117,7 @@ def _check(package: Package, bin_folder: Path, work: Path, origin: Path) -> None
 @pytest.mark.parametrize("name", PACKAGES)
 def test_installs_alone_from_a_clone(name: str, clone: Path, constraint: Path, tmp_path: Path) -> None:
     scripts = _empty_environment(tmp_path / "environment")
-    _run(scripts / "python", "-m", "pip", "install", "-q", "./shared", f"./packages/{name}", cwd=clone,
+    _run(scripts / "python", "-m", "pip", *INSTALL, "./shared", f"./packages/{name}", cwd=clone,
          PIP_CONSTRAINT=str(constraint))  # fmt: skip
     _check(PACKAGES[name], scripts, tmp_path, clone / "shared")
 
@@ -126,6 +129,6 @@ def test_installs_alone_from_wheels(name: str, clone: Path, constraint: Path, tm
     for member in ("shared", f"packages/{name}"):
         _run(sys.executable, "-m", "build", "--wheel", "-o", wheels, f"./{member}", cwd=clone)
     scripts = _empty_environment(tmp_path / "environment")
-    _run(scripts / "python", "-m", "pip", "install", "-q", *sorted(wheels.glob("*.whl")), cwd=tmp_path,
+    _run(scripts / "python", "-m", "pip", *INSTALL, *sorted(wheels.glob("*.whl")), cwd=tmp_path,
          PIP_CONSTRAINT=str(constraint))  # fmt: skip
     _check(PACKAGES[name], scripts, tmp_path, wheels)
