@@ -1,0 +1,1 @@
+"""SimVP with differentiable sparse vector quantisation (Chen et al., arXiv 2312.03406)."""
