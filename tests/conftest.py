@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+# Commands that tests start find compiled modules, as users do; compiling torch anew takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "modules"))
+sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
-BOOKS = {"smash": "recordings", "stpred": "stpred_recordings"}
+BOOKS = {"smash": "recordings", "stpred": "stpred_recordings", "svq": "svq_recordings"}
 """Module of each package's recordings; a later package adds its own."""
 
 

@@ -40,6 +40,9 @@ Coordinates = Float[Tensor, "event sample 3"]
 
 EPOCHS = 3
 """Epochs of the model whose samples are compared: a law is worth comparing once its density stays inside the box."""
+FEW_SAMPLES = 30
+"""Samples of an event where only the memory for many events is looked at: how much is sampled at once is a matter of
+the memory budget, not of the number of samples."""
 PLAIN_SAMPLES = 30
 """Samples that the plain chain draws at a time, as the original's scripts do (`n_samples`)."""
 
@@ -244,46 +247,48 @@ def _help(quick: bool, run: str) -> Iterator[Row]:
 def _evaluation(quick: bool, run: str) -> Iterator[Row]:
     """Measure `smash evaluate` on the Earthquake test part in a fresh process: seconds, and peak memory.
 
-    The same for the test part repeated ten times. Without a trained run one is trained briefly first, not timed:
-    what evaluation costs does not depend on the weights.
+    Then, with fewer samples of an event, the peak for the test part and for ten times as many events. Without a
+    trained run one is trained briefly first, not timed: what evaluation costs does not depend on the weights.
     """
     config = PRESETS[PRESET]
     samples = 20 if quick else config.sampler.samples
     test = read_event_parts(config.data).test
+    events = test.num_events - test.num_sequences
     with tempfile.TemporaryDirectory() as folder:
         trained = run or _brief_run(Path(folder) / "run")
-        tenfold = Path(folder) / "tenfold.parquet"
-        concatenate([test] * (2 if quick else 10)).write(tenfold)
-        once = _evaluate(trained, samples, Path(folder))
-        whole = {"events": test.num_events - test.num_sequences, "samples": samples, "repeats": 1}
+        whole = _evaluate(trained, samples, Path(folder))
         yield {
             "case": "evaluate",
-            "what": f"`smash evaluate`, Earthquake test, {whole['events']:,} events of {samples} samples, min",
+            "what": f"`smash evaluate`, Earthquake test, {events:,} events of {samples} samples, min",
             "plain": "",
-            "ours": f"{once.wall_s / 60:.1f}",
-            "result": f"{once.peak_mb / 1e3:.2f} GB",
+            "ours": f"{whole.wall_s / 60:.1f}",
+            "result": f"{whole.peak_mb / 1e3:.2f} GB",
             "goal": "5 min, 2 GB",
-            "met": once.wall_s <= 300.0 and once.peak_mb <= 2000.0,
-            "wall_s": once.wall_s,
-            "cpu_s": once.cpu_s,
-            "peak_mb": once.peak_mb,
-            **whole,
+            "met": whole.wall_s <= 300.0 and whole.peak_mb <= 2000.0,
+            "wall_s": whole.wall_s,
+            "cpu_s": whole.cpu_s,
+            "peak_mb": whole.peak_mb,
+            "events": events,
+            "samples": samples,
         }
-        many = _evaluate(trained, samples, Path(folder), "--data", str(tenfold))
-        times = 2 if quick else 10
+        times, few = (2, 10) if quick else (10, FEW_SAMPLES)
+        tenfold = Path(folder) / "tenfold.parquet"
+        concatenate([test] * times).write(tenfold)
+        once = _evaluate(trained, few, Path(folder))
+        many = _evaluate(trained, few, Path(folder), "--data", str(tenfold))
         yield {
             "case": "evaluate-tenfold",
-            "what": f"the same, the test part {times} times over, min",
-            "plain": "",
-            "ours": f"{many.wall_s / 60:.1f}",
-            "result": f"{many.peak_mb / 1e3:.2f} GB",
-            "goal": "2 GB",
-            "met": many.peak_mb <= 2000.0,
+            "what": f"peak memory of it with {few} samples an event, and for {times} times the events, MB",
+            "plain": f"{once.peak_mb:.0f}",
+            "ours": f"{many.peak_mb:.0f}",
+            "result": f"{many.peak_mb / once.peak_mb:.2f} times",
+            "goal": "1.1 times, 2 GB",
+            "met": many.peak_mb <= min(2000.0, 1.1 * once.peak_mb),
             "wall_s": many.wall_s,
-            "cpu_s": many.cpu_s,
+            "once_peak_mb": once.peak_mb,
             "peak_mb": many.peak_mb,
-            **whole,
-            "events": times * whole["events"],
+            "events": times * events,
+            "samples": few,
         }
 
 
