@@ -366,22 +366,28 @@ def write_frames(path: Path) -> None:
     np.save(path, wave[:, None].astype(np.float32))
 
 
+SHARED_FIELDS = (
+    "unknown section", "unknown key", "unknown key, nothing near", "unknown top-level key", "class path",
+    "string for a number", "fraction for a whole number", "truth for a whole number", "date for a number",
+    "string for a list", "numbers for strings", "list too short", "list too long", "number for a table",
+    "array of tables", "table for a number", "below the range", "negative", "shares that do not sum to one",
+    "broken line", "section twice", "key twice", "nested without end", "YAML", "JSON", "not UTF-8", "UTF-16", "binary",
+    "far too large",
+)  # fmt: skip
+"""Those of `event_configurations` that only name fields of the core."""
+
+
 def frame_configurations() -> dict[str, BadConfiguration]:
-    """Return configurations that `stpred` must refuse; those that only name fields of the core are common."""
-    common = ("unknown section", "unknown key", "unknown key, nothing near", "unknown top-level key", "class path",
-              "string for a number", "fraction for a whole number", "truth for a whole number", "date for a number",
-              "string for a list", "numbers for strings", "list too short", "list too long", "number for a table",
-              "array of tables", "table for a number", "below the range", "negative",
-              "shares that do not sum to one", "broken line", "section twice", "key twice", "nested without end",
-              "YAML", "JSON", "not UTF-8", "UTF-16", "binary", "far too large")  # fmt: skip
-    table = {name: case for name, case in event_configurations().items() if name in common}
+    """Return configurations that `stpred` must refuse."""
+    table = {name: case for name, case in event_configurations().items() if name in SHARED_FIELDS}
 
     def bad(content: str, *fragments: str) -> BadConfiguration:
         return BadConfiguration(content.encode(), fragments)
 
     return table | {
         "unknown model": bad('[model]\nkind = "convltsm"\n', "model.kind is 'convltsm'", "expected one of convlstm"),
-        "field of another model": bad('[model]\nkind = "convlstm"\nlinks = [1, 1, 1]\n', "unknown key 'links'"),
+        "field of another model": bad('[model]\nkind = "convlstm"\nlinks = [1, 1, 1]\n', "unknown key 'model.links'",
+                                      "a field of kind trajgru"),
         "even kernel": bad("[model]\nkernels = [4, 4, 4]\n", "model.kernels: (4, 4, 4)", "odd"),
         "kernels for other layers": bad("[model]\nkernels = [3]\n", "model.kernels: (3,)", "one for each"),
         "unknown choice": bad('[model]\npeephole = "ful"\n', "peephole is 'ful'", "one of 'reference'"),
@@ -391,6 +397,44 @@ def frame_configurations() -> dict[str, BadConfiguration]:
         "infinite decay": bad("[optimiser]\nweight_decay = inf\n", "optimiser.weight-decay: inf", "0 or more"),
         "moment of one": bad("[optimiser]\nbeta1 = 1.0\n", "optimiser.beta1: 1.0", "a share in [0, 1)"),
     }  # fmt: skip
+
+
+def field_configurations() -> dict[str, BadConfiguration]:
+    """Return configurations that `svq` must refuse."""
+    table = {name: case for name, case in event_configurations().items() if name in SHARED_FIELDS}
+
+    def bad(content: str, *fragments: str) -> BadConfiguration:
+        return BadConfiguration(content.encode(), fragments)
+
+    return table | {
+        "unknown translator": bad('[model]\ntranslator = "gtsa"\n', "model.translator is 'gtsa'", "one of 'gsta'"),
+        "odd depth": bad("[model]\ndepth_spatial = 3\n", "model.depth-spatial: 3", "even"),
+        "one block": bad("[model]\ndepth_temporal = 1\n", "model.depth-temporal: 1", "2 or more"),
+        "odd width": bad("[model]\nhid_spatial = 15\n", "model.hid-spatial: 15", "even"),
+        "even kernel": bad("[model]\nkernel_encoder = 4\n", "model.kernel-encoder: 4", "odd"),
+        "all paths dropped": bad("[model]\ndrop_path = 1.0\n", "model.drop-path: 1.0", "below 1"),
+        "unknown quantiser": bad('[quantizer]\nkind = "svqq"\n', "quantizer.kind is 'svqq'", "one of 'none'"),
+        "no codes": bad("[quantizer]\ncodebook_size = 0\n", "quantizer.codebook-size: 0", "1 or more"),
+        "codes that are no power of two": bad('[quantizer]\nkind = "lfq"\ncodebook_size = 1000\n',
+                                              "quantizer.codebook-size: 1000", "power of two"),
+        "all noise and more": bad("[quantizer]\nnoise_ratio = 1.5\n", "quantizer.noise-ratio: 1.5", "a share"),
+        "penalty without codes": bad('[quantizer]\nkind = "control"\nsparsity = 0.1\n', "quantizer.sparsity: 0.1",
+                                     "only svq has codes"),
+        "unknown loss": bad('[loss]\nkind = "rmse"\n', "loss.kind is 'rmse'", "'mae'"),
+        "no history": bad("[data]\nhistory = 0\n", "data.history: 0", "at least 1"),
+        "no horizon": bad("[data]\nhorizon = -1\n", "data.horizon: -1", "at least 1"),
+        "unknown protocol": bad('[data]\nprotocol = "strcit"\n', "data.protocol is 'strcit'", "'strict'"),
+        "rate that is none": bad("[optimiser]\nlearning_rate = nan\n", "optimiser.learning-rate: nan", "(0, 10)"),
+        "infinite decay": bad("[optimiser]\nweight_decay = inf\n", "optimiser.weight-decay: inf", "0 or more"),
+        "moment of one": bad("[optimiser]\nbeta1 = 1.0\n", "optimiser.beta1: 1.0", "a share in [0, 1)"),
+    }  # fmt: skip
+
+
+def malformed_fields(folder: Path) -> list[Any]:
+    """Write wrong fields of weather and the like; imported late, as `malformed_frames` does."""
+    from malformed_fields import malformed_field_files
+
+    return malformed_field_files(folder)
 
 
 def malformed_frames(folder: Path) -> list[Any]:
@@ -459,6 +503,30 @@ PACKAGES: dict[str, PackageUnderTest] = {
         same_on_ranks=(),
         diverging=("--schedule.kind", "constant", "--optimiser.weight-decay", "3e38"),
         warm=("stpred.train", "stpred.predict"),
+    ),
+    "svq": PackageUnderTest(
+        module="svq.cli",
+        write_data=write_frames,
+        data_suffix=".npy",
+        flags=(
+            *("--preset", "demo", "--device", "cpu", "--quiet", "--seed", "3", "--data.batch", "4"),
+            *("--data.history", "2", "--data.horizon", "2", "--data.stride", "1", "--model.no-periodic-longitude"),
+            *("--model.hid-spatial", "2", "--model.hid-temporal", "4", "--model.depth-temporal", "2"),
+            *("--model.mlp-ratio", "2", "--quantizer.codebook-size", "16", "--quantizer.middle", "8"),
+            *("--fit.epochs", "2", "--fit.checkpoint-every", "1", "--fit.log-every", "3", "--fit.ema-decay", "0.9"),
+        ),
+        steps=18,
+        loss="torch.nn.functional:l1_loss",
+        bad_configurations=field_configurations,
+        malformed=malformed_fields,
+        spoil=spoil_frames,
+        put_nan=put_nan_into_frames,
+        predict_flags=("--no-figures",),
+        forecast_suffix=".npz",
+        chunk_flag="",
+        same_on_ranks=(),
+        diverging=("--schedule.kind", "constant", "--optimiser.weight-decay", "3e38"),
+        warm=("svq.train", "svq.predict"),
     ),
 }
 

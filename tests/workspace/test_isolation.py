@@ -57,6 +57,12 @@ PACKAGES = {
         ("train", "--preset", "demo", "--data", "frames.npy", "--fit.max-steps", "1", "--run", "run",
          "--device", "cpu"),
     ),
+    "svq": Package(
+        "svq",
+        _write_frames,
+        ("train", "--preset", "demo", "--data", "frames.npy", "--fit.max-steps", "1", "--run", "run",
+         "--device", "cpu"),
+    ),
 }  # fmt: skip
 
 

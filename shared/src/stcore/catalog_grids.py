@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stcore.catalog import Card, CardFile
+from stcore.catalog_cards import Card, CardFile
 
 _RESEARCH = "none stated: research and testing only"
 _GRAY: dict[str, Any] = {"value_range": (0.0, 255.0), "channels": ("gray",), "units": ("gray value",)}
@@ -198,6 +198,69 @@ _CARDS = (
             ),
         ),
         notes=("Split the digits before drawing sequences of train and test from them.",),
+    ),
+    Card(
+        name="moving-mnist",
+        kind="grids",
+        title="Moving MNIST: two handwritten digits that bounce in a frame",
+        content="Frame: a grey picture of moving digits; one channel; clip: 20 frames. The test clips are a file, "
+        "those for training are made from the digits of MNIST.",
+        axes="10,000 test clips of 20 frames, 1 channel, 64 x 64; 60,000 digits of 28 x 28",
+        units="grey value 0 to 255; frames have no times",
+        source="mnist_test_seq.npy of www.cs.toronto.edu/~nitish/unsupervised_video (Srivastava et al., ICML 2015), "
+        "train-images-idx3-ubyte.gz of MNIST, as in OpenSTL's tools/prepare_data/download_mmnist.sh, "
+        "commit 410e99afaba5732738b846fc884c2bb5eaef6878",
+        licence="none stated for the clips; MNIST: CC BY-SA 3.0",
+        size_mb=829.0,
+        folders=("moving_mnist", "moving-mnist", "MovingMNIST", "mnist"),
+        by_hand="train-images-idx3-ubyte.gz of MNIST and mnist_test_seq.npy",
+        notes=("Published scores are of the test file; there is no official validation part.",),
+        reading={"channels": ("gray",), "units": ("gray value",)},
+    ),
+    Card(
+        name="kth",
+        kind="grids",
+        title="KTH human actions: six actions of 25 persons in four settings",
+        content="Frame: a grey picture of a person who walks, jogs, runs, boxes, waves or claps; one channel; clip: a "
+        "stretch of a video.",
+        axes="599 videos, most of four stretches, 1 channel, 120 x 160, read at 128 x 128; persons 1 to 16 train, "
+        "17 to 25 test",
+        units="grey value 0 to 255; 25 frames a second",
+        source="six .zip files and 00sequences.txt of www.csc.kth.se/cvap/actions (Schuldt et al., ICPR 2004), or "
+        "kth_action.zip (frames) of github.com/chengtan9907/OpenSTL, release v0.1.0, as in its "
+        "tools/prepare_data/download_kth.sh, commit 87a528eeadc0dea624f7caaea47e6ae8be0cdd29",
+        licence="publicly available for research; terms not stated",
+        size_mb=1147.0,
+        folders=("kth", "KTH"),
+        by_hand="class folders of frames or videos (boxing, handclapping, handwaving, jogging, running, walking), and "
+        "00sequences.txt where there are videos",
+        notes=(
+            "In the videos of those who walk, jog or run nobody is to be seen between the ranges of 00sequences.txt.",
+            "person13_handclapping_d3 is missing at the source.",
+        ),
+        reading={"size": (128, 128)},
+    ),
+    Card(
+        name="taxibj",
+        kind="grids",
+        title="TaxiBJ: inflow and outflow of taxis in Beijing on a 32 x 32 grid",
+        content="Frame: taxis that came to and left each cell within half an hour; two channels.",
+        axes="20,461 training windows of 4 + 4 frames and some 500 for test (dataset.npz), or a series for each of the "
+        "years 2013 to 2016 (.h5); 2 channels, 32 x 32",
+        units="taxis per half hour and cell, 0 to 1292",
+        source="BJ13_M32x32_T30_InOut.h5 to BJ16 of github.com/lucktroy/DeepST, data/TaxiBJ (Zhang et al., AAAI 2017), "
+        "or taxibj_dataset.zip of github.com/chengtan9907/OpenSTL, release v0.1.0, as in its "
+        "tools/prepare_data/download_taxibj.sh, commit 3c71a0e674fa9797e2ce6d79ae88301a10a9936d",
+        licence=_RESEARCH,
+        size_mb=1373.0,
+        folders=("taxibj", "TaxiBJ"),
+        by_hand="dataset.npz or the yearly files BJ13_M32x32_T30_InOut.h5 to BJ16",
+        notes=(
+            "dataset.npz holds windows that overlap, in [-1, 1]; they are read as counts.",
+            "Size: dataset.npz as 32-bit numbers.",
+            "Days are missing: no window of the yearly files crosses a gap.",
+        ),
+        reading={"format": "taxibj"},
     ),
 )
 GRID_CARDS: dict[str, Card] = {card.name: card for card in _CARDS}

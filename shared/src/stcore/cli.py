@@ -16,16 +16,17 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_type_hints
 
 from tyro.conf import Positional
 
 from stcore.configuration import differences, from_plain, overlay, read_toml, to_plain
 from stcore.errors import BUG, DIVERGED, DONE, USER_ERROR, Diverged, Interrupted, UserError
 from stcore.files import to_json
+from stcore.variants import choose_by_flags, fields_of
 
 ConfigType = TypeVar("ConfigType")
 
@@ -122,7 +123,8 @@ class Command:
     target: str
     """`module:function`, called with the options; imported only when the command runs."""
     defaults: Callable[[Any], Any] | None = None
-    """From the options as first parsed to the defaults of the final parse: a preset, or a run's configuration."""
+    """From the options as first parsed to the defaults of the final parse: a preset, or a run's configuration. Where
+    options have a field `settings`, that is the configuration, and it has its default still."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +188,16 @@ def parse(command: Command, arguments: Sequence[str], *, prog: str) -> Any:
         UserError: whatever is wrong, in one line.
     """
     tokens = [re.sub(r"^--data(?==|$)", "--data.source", token) for token in arguments]
-    options = _parse_once(command.options, tokens, prog, default=None)
-    if options is None or command.defaults is None:
-        return options
-    return _parse_once(command.options, tokens, prog, default=command.defaults(options))
+    if command.defaults is None:
+        return _parse_once(command.options, tokens, prog)
+    early = _parse_early if "settings" in fields_of(command.options) else _parse_once
+    options = early(command.options, tokens, prog)
+    if options is None:
+        return None
+    defaults = command.defaults(options)
+    if early is _parse_early:
+        defaults = replace(defaults, settings=choose_by_flags(defaults.settings, tokens))
+    return _parse_once(command.options, tokens, prog, default=defaults)
 
 
 def train_defaults(kind: type[ConfigType], presets: Mapping[str, ConfigType], default: str) -> Callable[[Any], Any]:
@@ -275,10 +283,26 @@ def config_command(action: str, options: Any, presets: Mapping[str, Any], defaul
     return Outcome(tomli_w.dumps(to_plain(config)).rstrip(), to_plain(config))
 
 
-def _parse_once(kind: Any, tokens: Sequence[str], prog: str, default: Any) -> Any:
+def _parse_early(kind: Any, tokens: Sequence[str], prog: str) -> Any:
+    """Parse what decides on the configuration (preset, file, run), and leave the configuration's own flags alone: which
+    of them there are may depend on it."""
+    given = [token for token in tokens if token not in ("-h", "--help")]
+    if not given:
+        return kind()
+    hints = get_type_hints(kind, include_extras=True)
+    chosen: list[Any] = [
+        (one.name, hints[one.name], field(default=one.default, default_factory=one.default_factory))
+        for one in fields(kind) if one.name != "settings"
+    ]  # fmt: skip
+    plain = make_dataclass(kind.__name__, chosen, kw_only=True)
+    known = _parse_once(plain, given, prog, lenient=True)
+    return kind(**vars(known))
+
+
+def _parse_once(kind: Any, tokens: Sequence[str], prog: str, *, default: Any = None, lenient: bool = False) -> Any:
     import tyro
 
-    known = {} if default is None else {"default": default}
+    known: dict[str, Any] = {} if default is None else {"default": default}
     printed, complained = io.StringIO(), io.StringIO()
     columns = os.environ.get("COLUMNS")
     try:
@@ -288,7 +312,9 @@ def _parse_once(kind: Any, tokens: Sequence[str], prog: str, default: Any) -> An
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
             # A flag has its --no- form too, whatever the default that a preset or a run gives it.
             markers = (tyro.conf.AvoidSubcommands, tyro.conf.HelptextFromCommentsOff)
-            return tyro.cli(kind, args=list(tokens), prog=prog, config=markers, **known)
+            parsed: Any = tyro.cli(kind, args=list(tokens), prog=prog, config=markers, return_unknown_args=lenient,
+                                   **known)  # fmt: skip
+            return parsed[0] if lenient else parsed
     except SystemExit as stop:
         if stop.code not in (0, None):
             raise UserError(_unboxed(complained.getvalue(), prog)) from None

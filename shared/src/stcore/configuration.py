@@ -7,9 +7,10 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin
 
 from stcore.errors import UserError
+from stcore.variants import class_of_table, dataclasses_in, fields_of, other_kinds, variants_in
 
 ConfigType = TypeVar("ConfigType")
 MAX_TOML_BYTES = 1 << 20
@@ -36,24 +37,15 @@ def from_plain(kind: type[ConfigType], values: Mapping[str, Any], *, where: str)
     Raises:
         UserError: an unknown key (with the nearest known one), a wrong type, a value out of range.
     """
-    import dacite
-
-    for path, known in _unknown_keys(kind, values):
-        near = difflib.get_close_matches(path.rpartition(".")[2], known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(known))}"
-        raise UserError(f"{where}: unknown key {path!r}; {hint}")
-    for path, value, wanted in _misfits(kind, values):
-        raise UserError(f"{where}: {path} is {_short(value)}; expected {_in_words(wanted)}")
-    options = dacite.Config(type_hooks={float: _to_float}, strict=True)
-    try:
-        return dacite.from_dict(kind, cast("dict[str, Any]", _with_tuples(dict(values))), options)
-    except dacite.WrongTypeError as error:
-        found = _short(list(cast("tuple[Any]", error.value)) if isinstance(error.value, tuple) else error.value)
-        raise UserError(f"{where}: {error.field_path} is {found}; expected {_in_words(error.field_type)}") from error
-    except dacite.DaciteError as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+    tables = list(_tables(_Table(kind, values, "", {}), where=where))
+    for table in tables:
+        for key in table.values:
+            if key not in table.fields:
+                raise UserError(f"{where}: unknown key {table.prefix + key!r}; {_hint(table, key)}")
+    for table in tables:
+        for path, value, wanted in _misfits(table):
+            raise UserError(f"{where}: {path} is {_short(value)}; expected {_in_words(wanted)}")
+    return _built(kind, values, where=where)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -80,7 +72,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def overlay(base: ConfigType, values: Mapping[str, Any], *, where: str) -> ConfigType:
     """Return `base` with the fields of `values` in place of its own."""
-    return from_plain(type(base), _merged(to_plain(base), values), where=where)
+    return from_plain(type(base), _merged(type(base), to_plain(base), values), where=where)
 
 
 def differences(one: Any, other: Any) -> list[str]:
@@ -97,35 +89,96 @@ def _differing(one: Any, other: Any, path: str) -> Iterator[str]:
         yield path
 
 
-def _merged(base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def _merged(kind: Any, base: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    merged, fields = dict(base), fields_of(kind)
     for key, value in values.items():
         below = merged.get(key)
-        both = isinstance(below, dict) and isinstance(value, Mapping)
-        merged[key] = _merged(cast("dict[str, Any]", below), cast("Mapping[str, Any]", value)) if both else value
+        if isinstance(below, dict) and isinstance(value, Mapping):
+            below, table = cast("dict[str, Any]", below), cast("Mapping[str, Any]", value)
+            variants = variants_in(fields[key])
+            if variants and table.get("kind", below["kind"]) != below["kind"]:
+                merged[key] = dict(table)  # nothing is left of another kind
+            elif choices := [variants[below["kind"]]] if variants else dataclasses_in(fields[key]):
+                merged[key] = _merged(choices[0], below, table)
+            else:
+                merged[key] = below | dict(table)
+        else:
+            merged[key] = value
     return merged
 
 
-def _unknown_keys(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    hints = get_type_hints(kind)
-    known = [field.name for field in dataclasses.fields(kind)]
-    for key, value in values.items():
-        if key not in known:
-            yield f"{prefix}{key}", known
-        elif dataclasses.is_dataclass(hints[key]) and isinstance(value, Mapping):
-            yield from _unknown_keys(hints[key], cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+class _Table(NamedTuple):
+    """One table of a file, and what it is to become."""
+
+    kind: Any
+    values: Mapping[str, Any]
+    prefix: str
+    """What comes before its keys in their dotted names."""
+    variants: Mapping[str, Any]
+    """All that it might have become, by kind, where there are several."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return fields_of(self.kind)
 
 
-def _misfits(kind: Any, values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _tables(top: _Table, *, where: str) -> Iterator[_Table]:
+    """Yield a table and those in it."""
+    yield top
+    for key, below, values in _below(top.kind, top.values, where=where, prefix=top.prefix):
+        yield from _tables(_Table(below, values, f"{top.prefix}{key}.", variants_in(top.fields[key])), where=where)
+
+
+def _below(
+    kind: Any, values: Mapping[str, Any], *, where: str, prefix: str = ""
+) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """Yield key, dataclass and table of the fields that are tables."""
+    hints = fields_of(kind)
+    for field in dataclasses.fields(kind):
+        value = values.get(field.name)
+        if isinstance(value, Mapping):
+            table = cast("Mapping[str, Any]", value)
+            default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            below = class_of_table(hints[field.name], table, default, path=f"{prefix}{field.name}", where=where)
+            if below is not None:
+                yield field.name, below, table
+
+
+def _hint(table: _Table, key: str) -> str:
+    mine = [kind for kind, variant in table.variants.items() if variant is table.kind]
+    if mine and (others := other_kinds(table.variants, mine[0], key)):
+        return f"a field of kind {' and '.join(others)}; expected one of {mine[0]}"
+    near = difflib.get_close_matches(key, table.fields, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(sorted(table.fields))}"
+
+
+def _built(kind: type[ConfigType], values: Mapping[str, Any], *, where: str, prefix: str = "") -> ConfigType:
+    """Build a dataclass whose tables are built first, so that of each the wrong value can be named."""
+    import dacite
+
+    built = cast("dict[str, Any]", _with_tuples(dict(values)))
+    for key, below, table in _below(kind, values, where=where, prefix=prefix):
+        built[key] = _built(below, table, where=where, prefix=f"{prefix}{key}.")
+    options = dacite.Config(type_hooks={float: _to_float}, strict=True)
+    try:
+        return dacite.from_dict(kind, built, options)
+    except dacite.WrongTypeError as error:
+        found = _short(list(cast("tuple[Any]", error.value)) if isinstance(error.value, tuple) else error.value)
+        path = f"{prefix}{error.field_path}"
+        raise UserError(f"{where}: {path} is {found}; expected {_in_words(error.field_type)}") from error
+    except dacite.DaciteError as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _misfits(table: _Table) -> Iterator[tuple[str, Any, Any]]:
     """Yield path, value and wanted type where Python would take what nobody meant: true for 1, a string for a list."""
-    hints = get_type_hints(kind)
-    for key, value in values.items():
-        wanted = hints[key]
+    for key, value in table.values.items():
+        wanted = table.fields[key]
         truth = isinstance(value, bool) and wanted in (int, float)
         if truth or (get_origin(wanted) is tuple and not _fits_tuple(value, get_args(wanted))):
-            yield f"{prefix}{key}", value, wanted
-        elif dataclasses.is_dataclass(wanted) and isinstance(value, Mapping):
-            yield from _misfits(wanted, cast("Mapping[str, Any]", value), f"{prefix}{key}.")
+            yield f"{table.prefix}{key}", value, wanted
 
 
 def _fits_tuple(value: Any, wanted: tuple[Any, ...]) -> bool:

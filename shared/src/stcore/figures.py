@@ -39,7 +39,7 @@ WIDTH = 4.6
 """Inches; a single column with room for its labels."""
 
 
-def _canvas(*, height: float, rows: int = 1, width: float = WIDTH, square: bool = False) -> tuple[Figure, list[Axes]]:
+def canvas(*, height: float, rows: int = 1, width: float = WIDTH, square: bool = False) -> tuple[Figure, list[Axes]]:
     """Make a figure of stacked panels; `square` ones have a fixed aspect, around which the rest is packed."""
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def _canvas(*, height: float, rows: int = 1, width: float = WIDTH, square: bool 
     return figure, list(axes)
 
 
-def _styled(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
+def styled(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
     """Run a figure function under the house style, leaving matplotlib's settings as they were."""
 
     @wraps(draw)
@@ -61,7 +61,7 @@ def _styled(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
     return run
 
 
-@_styled
+@styled
 def save_figure(figure: Figure, path: str | Path, *, dots_per_inch: int = 200) -> Path:
     """Write a figure as its suffix says (png, pdf, svg): whole or not at all.
 
@@ -88,7 +88,7 @@ def save_figure(figure: Figure, path: str | Path, *, dots_per_inch: int = 200) -
     return target
 
 
-@_styled
+@styled
 def location_map(
     samples: Float[ndarray, "sample 2"],
     *,
@@ -121,24 +121,31 @@ def location_map(
     grid = density_on_grid(kernel, torch.from_numpy(x)[None], torch.from_numpy(y)[None])[0].numpy().T
     inner, outer = np.quantile(leave_one_out(kernel)[0].numpy(), [0.5, 0.1])
 
-    ratio = 1.0 / max(np.cos(np.deg2rad((low + high) / 2.0)), 0.1) if degrees else 1.0
-    height = np.clip(WIDTH * 0.72 * (high - low) / (right - left) * ratio, 2.4, 5.4) + 1.15
-    figure, (axis,) = _canvas(height=float(height), square=True)
+    figure, axis = map_axes((left, right, low, high), unit=unit, degrees=degrees, title=title)
     shade = axis.pcolormesh(x, y, grid, cmap="Blues", shading="gouraud", rasterized=True)
     levels = sorted({float(outer), float(inner)})
     if 0.0 < levels[0] < grid.max():
         axis.contour(x, y, grid, levels=levels, colors=[BLUE], linewidths=[1.0, 2.0][-len(levels) :])
-    _history_points(axis, history)
+    history_points(axis, history)
     axis.plot([], [], color=BLUE, lw=2.0, label="50 % region")
     axis.plot([], [], color=BLUE, lw=1.0, label="90 % region")
     if truth is not None:
         axis.plot(*truth, marker="*", ms=13, color=RED, mec="white", mew=0.8, ls="none", label="what came", zorder=5)
     area = "degree²" if degrees else f"{unit}²" if unit else "unit area"
     figure.colorbar(shade, ax=axis, label=f"density (1 / {area})")
-    names = ("longitude (degrees east)", "latitude (degrees north)") if degrees else _units(("x", "y"), unit)
-    axis.set(xlabel=names[0], ylabel=names[1], title=title, xlim=(left, right), ylim=(low, high), aspect=ratio)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def map_axes(box: tuple[float, float, float, float], *, unit: str, degrees: bool, title: str) -> tuple[Figure, Axes]:
+    """Make a figure with one map: low x, high x, low y, high y of `box`, to scale."""
+    left, right, low, high = box
+    ratio = 1.0 / max(np.cos(np.deg2rad((low + high) / 2.0)), 0.1) if degrees else 1.0
+    height = np.clip(WIDTH * 0.72 * (high - low) / (right - left) * ratio, 2.4, 5.4) + 1.15
+    figure, (axis,) = canvas(height=float(height), square=True)
+    names = ("longitude (degrees east)", "latitude (degrees north)") if degrees else _units(("x", "y"), unit)
+    axis.set(xlabel=names[0], ylabel=names[1], title=title, xlim=(left, right), ylim=(low, high), aspect=ratio)
+    return figure, axis
 
 
 def _around(points: Float[ndarray, "point 2"]) -> tuple[float, float, float, float]:
@@ -147,7 +154,7 @@ def _around(points: Float[ndarray, "point 2"]) -> tuple[float, float, float, flo
     return (low - margin)[0], (high + margin)[0], (low - margin)[1], (high + margin)[1]
 
 
-def _history_points(axis: Axes, history: Float[ndarray, "event 2"] | None) -> None:
+def history_points(axis: Axes, history: Float[ndarray, "event 2"] | None) -> None:
     if history is None or len(history) == 0:
         return
     ages = np.linspace(0.15, 0.9, len(history))
@@ -159,7 +166,7 @@ def _units(names: Sequence[str], unit: str) -> list[str]:
     return [f"{name} ({unit})" if unit else name for name in names]
 
 
-@_styled
+@styled
 def gap_density(
     samples: Float[ndarray, "sample"],
     *,
@@ -179,7 +186,7 @@ def gap_density(
         levels: levels of the intervals, ascending.
         title: the title.
     """
-    figure, (axis,) = _canvas(height=3.2)
+    figure, (axis,) = canvas(height=3.2)
     ends = np.quantile(samples, levels)
     limit = 1.05 * max(float(np.quantile(samples, 0.99)), float(ends[-1]), 0.0 if truth is None else float(truth))
     axis.hist(samples, bins=np.linspace(0.0, limit, 41).tolist(), density=True, color=BLUE, alpha=0.35, label="samples")
@@ -200,7 +207,7 @@ def gap_density(
     return figure
 
 
-@_styled
+@styled
 def coverage_curve(
     levels: Float[ndarray, "level"],
     observed: Mapping[str, Float[ndarray, "level"]],
@@ -218,7 +225,7 @@ def coverage_curve(
     """
     from matplotlib.ticker import PercentFormatter
 
-    figure, (axis,) = _canvas(height=4.3, width=4.2, square=True)
+    figure, (axis,) = canvas(height=4.3, width=4.2, square=True)
     nominal = np.linspace(0.0, 1.0, 101)
     band = 1.96 * np.sqrt(nominal * (1.0 - nominal) / max(events, 1))
     axis.fill_between(nominal, nominal - band, nominal + band, color=GREY, alpha=0.25, lw=0)
@@ -232,10 +239,10 @@ def coverage_curve(
     return figure
 
 
-@_styled
+@styled
 def pit_histogram(counts: Float[ndarray, "bin"], *, title: str = "Rank of the true gap among the samples") -> Figure:
     """Draw the histogram of the probability integral transform; within the band it is flat."""
-    figure, (axis,) = _canvas(height=3.0)
+    figure, (axis,) = canvas(height=3.0)
     bins, total = len(counts), float(np.sum(counts))
     share = np.asarray(counts) * bins / max(total, 1.0)
     spread = 1.96 * np.sqrt((bins - 1.0) / max(total, 1.0))
@@ -250,7 +257,7 @@ def pit_histogram(counts: Float[ndarray, "bin"], *, title: str = "Rank of the tr
     return figure
 
 
-@_styled
+@styled
 def reliability_diagram(
     confidence: Float[ndarray, "bin"],
     accuracy: Float[ndarray, "bin"],
@@ -294,7 +301,7 @@ def _canvas_with_counts() -> tuple[Figure, tuple[Axes, Axes]]:
     return figure, (upper, lower)
 
 
-@_styled
+@styled
 def intensity_in_time(
     time: Float[ndarray, "point"],
     curves: Mapping[str, Float[ndarray, "point"]],
@@ -303,6 +310,7 @@ def intensity_in_time(
     event_mark: Int[ndarray, "event"] | None = None,
     mark_names: Sequence[str] = (),
     unit: str = "units",
+    known_until: float | None = None,
     title: str = "Rate of events",
 ) -> Figure:
     """Draw rates over time with the events as ticks below, one row of ticks for each mark.
@@ -314,6 +322,7 @@ def intensity_in_time(
         event_mark: their marks.
         mark_names: names of the marks.
         unit: unit of time.
+        known_until: time up to which events are known, where the curves go on after it.
         title: the title.
     """
     rows = list(mark_names) if event_mark is not None else ["events"]
@@ -322,7 +331,9 @@ def intensity_in_time(
         axis.plot(time, rate, color=color, ls=style, lw=1.3, label=name)
     axis.set(ylabel=f"events per {unit.removesuffix('s')}", title=title, xlim=(time[0], time[-1]))
     axis.set_ylim(0.0, 1.3 * max(float(np.max(rate)) for rate in curves.values()))
-    axis.legend(loc="upper right", ncols=min(3, len(curves)))
+    if known_until is not None and known_until < time[-1]:
+        axis.axvspan(known_until, float(time[-1]), color=GREY, alpha=0.15, lw=0, label="after the last event")
+    axis.legend(loc="upper right", ncols=min(3, len(curves) + (known_until is not None)))
     inside = (event_time >= time[0]) & (event_time <= time[-1])
     for row in range(len(rows)):
         chosen = inside if event_mark is None else inside & (event_mark == row)
@@ -343,7 +354,7 @@ def _canvas_with_ticks(rows: int) -> tuple[Figure, tuple[Axes, Axes]]:
     return figure, (upper, lower)
 
 
-@_styled
+@styled
 def training_curves(log: str | Path, *, title: str = "Training") -> Figure:
     """Draw the losses of a run from its `metrics.jsonl`: one panel for each loss term, training beside validation.
 
@@ -358,7 +369,7 @@ def training_curves(log: str | Path, *, title: str = "Training") -> Figure:
     terms = sorted(
         {name.split("/", 1)[1] for name in series}, key=lambda term: (term != "loss", term == "learning_rate", term)
     )[:5]
-    figure, axes = _canvas(height=1.0 + 1.75 * len(terms), rows=len(terms), width=5.2)
+    figure, axes = canvas(height=1.0 + 1.75 * len(terms), rows=len(terms), width=5.2)
     for axis, term in zip(axes, terms, strict=True):
         for part, color, marker in (("train", BLUE, ""), ("val", ORANGE, "o")):
             if f"{part}/{term}" in series:

@@ -109,6 +109,45 @@ class JoinedFrames:
 
 
 @dataclass(frozen=True, eq=False)
+class StackedFrames:
+    """The channels of several stores of the same frames, one store after another."""
+
+    pieces: tuple[Any, ...]
+
+    @property
+    def shape(self) -> Shape:
+        first = self.pieces[0].shape
+        return (first[0], sum(piece.shape[1] for piece in self.pieces), *first[2:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.result_type(*(piece.dtype for piece in self.pieces))
+
+    def read(self, ids: Integers) -> NDArray[Any]:
+        return np.concatenate([read_frames(piece, ids) for piece in self.pieces], axis=1, dtype=self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class TurnedFrames:
+    """Another store with its rows and columns in another order."""
+
+    values: Any
+    rows: Integers
+    columns: Integers
+
+    @property
+    def shape(self) -> Shape:
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.values.dtype
+
+    def read(self, ids: Integers) -> NDArray[Any]:
+        return read_frames(self.values, ids)[:, :, self.rows[:, None], self.columns]
+
+
+@dataclass(frozen=True, eq=False)
 class ScaledFrames:
     """Another store times a factor plus an offset, worked out in double precision and kept in single."""
 
@@ -153,6 +192,34 @@ class FilledFrames:
     def read(self, ids: Integers) -> NDArray[Any]:
         frames = read_frames(self.values, ids)
         return np.where(np.isfinite(frames), frames, np.asarray(self.fill, dtype=frames.dtype))
+
+
+def as_slice(ids: Integers) -> slice | Integers:
+    """Return evenly spaced rising numbers as a slice, which lazy arrays read in one go; others as they are.
+
+    >>> as_slice(np.array([3, 9, 15])), as_slice(np.array([3, 4, 6])).tolist()
+    (slice(3, 16, 6), [3, 4, 6])
+    """
+    if not len(ids):
+        return ids
+    steps = np.diff(ids)
+    step = int(steps[0]) if len(steps) else 1
+    return slice(int(ids[0]), int(ids[-1]) + 1, step) if step > 0 and (steps == step).all() else ids
+
+
+def spread(count: int, wanted: int, stretch: int = 16) -> Integers:
+    """Return about `wanted` of `count` frames, in stretches of consecutive ones spread evenly, the last among them.
+
+    Files unpack whole chunks, so that neighbours cost little; and only neighbours show what does not move.
+
+    >>> spread(100, 6, 3).tolist(), spread(4, 9).tolist()
+    ([0, 1, 2, 97, 98, 99], [0, 1, 2, 3])
+    """
+    if count <= wanted:
+        return np.arange(count, dtype=np.int64)
+    length = min(stretch, max(1, wanted // 2))
+    starts = np.linspace(0, count - length, max(2, wanted // length)).astype(np.int64)
+    return np.unique(starts[:, None] + np.arange(length, dtype=np.int64))
 
 
 def join(pieces: Sequence[Any]) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stcore.frame_stores import batches
+from stcore.frame_stores import batches, spread
 from stcore.grids import GridSeries
 from stcore.time_steps import breaks, step_words
 
@@ -54,7 +54,7 @@ def survey(series: GridSeries) -> Survey:
     count, size = series.num_frames, 4 * int(np.prod(series.shape[1:]))
     rows = np.arange(count, dtype=np.int64)
     if count * size > LOOK_BYTES:
-        rows = np.unique(np.linspace(0, count - 1, max(2, LOOK_BYTES // size)).astype(np.int64))
+        rows = spread(count, max(2, LOOK_BYTES // size))
     shape = series.shape[1:]
     low, high = np.full(shape, np.inf, np.float32), np.full(shape, -np.inf, np.float32)
     total, seen = np.zeros(shape[0]), np.zeros(shape[0])

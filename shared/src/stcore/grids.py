@@ -28,6 +28,18 @@ Frames = Float[np.ndarray, "frame channel height width"]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Turned:
+    """How rows and columns of a file were put into another order; `stcore.coordinates` undoes it."""
+
+    rows: Integers
+    """Row of the file that each row comes from."""
+    columns: Integers
+    y: NDArray[np.float64] | None
+    """Coordinates as in the file."""
+    x: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class GridSeries:
     """Frames (channel, height, width) in time, in one clip or several; validated, read-only.
 
@@ -58,6 +70,10 @@ class GridSeries:
     """Lowest and highest value there can be, such as (0, 255) for 8-bit images; none when not known."""
     known_step: np.timedelta64 | None = None
     """Time from one frame to the next where it is known without dates, such as from the frame rate of a film."""
+    axis_names: tuple[str, str] = ("y", "x")
+    """What rows and columns are called; `lat` and `lon` for degrees on the globe."""
+    turned: Turned | None = None
+    """The order of rows and columns in the file, where it is another."""
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,8 @@ class Windows:
     """First frame of each window."""
     history: int
     horizon: int
+    offsets: Integers | None = None
+    """Place of each frame of a window after its first, rising from 0; without them, frames follow one another."""
 
     @property
     def length(self) -> int:
@@ -39,7 +42,8 @@ class Windows:
 
     def rows(self, ids: Integers) -> NDArray[np.int64]:
         """Return the frame numbers (window, frame) of the windows `ids`."""
-        return self.starts[np.asarray(ids, dtype=np.int64).reshape(-1), None] + np.arange(self.length)
+        offsets = np.arange(self.length) if self.offsets is None else self.offsets
+        return self.starts[np.asarray(ids, dtype=np.int64).reshape(-1), None] + offsets
 
     def load(self, ids: Integers) -> tuple[WindowFrames, WindowFrames]:
         """Return history and future of the windows `ids` as float32 in the units of the data; missing cells are NaN."""
@@ -114,6 +118,48 @@ def find_windows(
             f"least {length} frames for a history of {history} and a horizon of {horizon}"
         )
     return Windows(series, starts, history, horizon)
+
+
+def spaced_windows(
+    series: GridSeries,
+    *,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    stride: int = 1,
+    drop_last: int = 0,
+    where: str = "grid",
+) -> Windows:
+    """Find every window whose frames lie at given places around an anchor, within clips and without gaps.
+
+    Args:
+        series: the frames.
+        inputs: places of the history, rising, relative to its last frame, which is 0, such as -18, -12, -6, 0.
+        outputs: places of the frames that are to be told, rising, from 1 on.
+        stride: frames from one anchor to the next, at least 1.
+        drop_last: windows at the end of each stretch to leave out.
+        where: what the series is, for the message.
+
+    Raises:
+        UserError: places are not in order, or no stretch of the series is long enough.
+    """
+    places = np.array([*inputs, *outputs], dtype=np.int64)
+    if not len(inputs) or inputs[-1] != 0 or (np.diff(places) <= 0).any():
+        raise UserError(
+            f"{where}: places {list(inputs)} and {list(outputs)}; expected rising ones, the history up to 0"
+        )
+    if stride < 1:
+        raise UserError(f"data.stride: {stride}; expected at least 1")
+    before, length = -int(places[0]), int(places[-1] - places[0]) + 1
+    runs = series.runs()
+    found = [np.arange(run.start, run.stop - length + 1 - drop_last, stride, dtype=np.int64) for run in runs]
+    starts = np.concatenate([np.zeros(0, dtype=np.int64), *found])
+    if not len(starts):
+        longest = max((len(run) for run in runs), default=0)
+        raise UserError(
+            f"{where}: {series.num_frames} frames, the longest stretch without a gap has {longest}; expected at least "
+            f"{length + drop_last} frames for places {list(inputs)} and {list(outputs)}"
+        )
+    return Windows(series, starts, len(inputs), len(outputs), places + before)
 
 
 def _kth_starts(run: range, length: int, clip_name: str) -> Integers:

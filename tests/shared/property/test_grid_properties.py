@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -128,7 +129,11 @@ def files() -> dict[str, tuple[str, tuple[bytes, ...]]]:
     windows = np.zeros((4, 2, 2, 6, 6), np.float32)
     archive = dict.fromkeys(("X_train", "Y_train", "X_test", "Y_test"), windows)
     digits = np.arange(20 * 2 * 64 * 64, dtype=np.uint32).astype(np.uint8).reshape(20, 2, 64, 64)
+    field = xr.Dataset({"t": (("time", "lat", "lon"), values, {"units": "1"})}, coords={"time": times})
+    old = [bytes(field.to_netcdf(engine="scipy", format=form, unlimited_dims=free))
+           for form, free in (("NETCDF3_CLASSIC", ["time"]), ("NETCDF3_64BIT", []))]  # fmt: skip
     return {
+        "netcdf 3": (".nc", tuple(old)),
         "npy": (".npy", (bytes_of(np.save, values), bytes_of(np.save, digits))),
         "npz": (".npz", (written, bytes_of(np.savez, t2m=values, **beside), bytes_of(np.savez_compressed, a=values),
                          bytes_of(np.savez, flow=values[:, None], step_minutes=30, start="2024-05-01"),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from stcore.metrics import calibration
-from stcore.metrics.calibration import LEVELS
+from stcore.metrics.calibration import LEVELS, LevelMap, covered_below, covering_level, shortest_interval
 from stcore.metrics.density import density_at, fit_kernel, leave_one_out
 
 NOMINAL = torch.tensor(LEVELS, dtype=torch.float64)
@@ -91,3 +91,53 @@ def test_predictions_take_the_first_of_equal_marks():
 def test_nan_is_never_covered():
     samples = torch.tensor([[1.0, torch.nan, 2.0]])
     assert not calibration.covered_below(samples, torch.tensor([0.5]), NOMINAL).any()
+
+
+def test_covering_level_is_where_the_interval_begins_to_hold_the_truth():
+    samples = torch.randn(40, 19, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    truth = torch.randn(40, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    level = covering_level(samples, truth)
+    for row in torch.nonzero((level > 0.0) & (level < 1.0))[:, 0].tolist():
+        either = torch.tensor([level[row] - 1e-9, level[row] + 1e-9])
+        assert covered_below(samples[row : row + 1], truth[row : row + 1], either).tolist() == [[False, True]]
+    ties = torch.tensor([[1.0, 2.0, 2.0, 3.0]])
+    found = [float(covering_level(ties, torch.tensor([value]))[0]) for value in (0.5, 1.0, 2.0, 2.5, 3.0, 4.0)]
+    np.testing.assert_allclose(found, [0.0, 0.0, 0.4, 0.7, 0.8, 1.0])
+
+
+def test_level_map_covers_what_it_says_on_further_events():
+    random = torch.Generator().manual_seed(1)
+    fit = LevelMap.fit(torch.rand(4000, generator=random, dtype=torch.float64) ** 3)
+    further = torch.rand(4000, generator=random, dtype=torch.float64) ** 3
+    levels = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    np.testing.assert_allclose((further[:, None] <= fit(levels)).double().mean(0), levels, atol=0.03)
+    np.testing.assert_allclose(fit.covered(fit(levels)), levels, atol=1e-9)
+    np.testing.assert_allclose(fit(torch.tensor([[0.0], [1.0]])), [[0.0], [1.0]])
+
+
+def test_level_map_of_a_calibrated_forecaster_changes_nothing():
+    ranks = (torch.arange(999, dtype=torch.float64) + 1.0) / 1000.0
+    levels = torch.linspace(0.0, 1.0, 21, dtype=torch.float64)
+    np.testing.assert_allclose(LevelMap.fit(ranks)(levels), levels, atol=1e-9)
+
+
+def test_level_map_with_flat_parts_is_defined_everywhere():
+    fit = LevelMap.fit(torch.cat([torch.zeros(300), torch.ones(100)]))
+    levels = torch.linspace(0.0, 1.0, 11, dtype=torch.float64)
+    assert bool((fit(levels).diff() >= 0.0).all()) and bool((fit.covered(levels).diff() >= 0.0).all())
+    np.testing.assert_allclose(fit(torch.tensor([0.5, 0.9])), [0.0, 1.0])
+
+
+def test_shortest_interval_of_an_exponential_law_starts_at_its_peak():
+    samples = torch.from_numpy(np.random.default_rng(0).exponential(size=(20, 4000)))
+    low, high = shortest_interval(samples, torch.tensor([0.5, 0.9]))
+    np.testing.assert_allclose(low.mean(0), 0.0, atol=0.02)
+    np.testing.assert_allclose(high.mean(0), -np.log([0.5, 0.1]), rtol=0.05)
+
+
+def test_shortest_interval_holds_the_next_draw_as_often_as_it_says():
+    drawn = torch.from_numpy(np.random.default_rng(1).gamma(3.0, size=(4000, 200)))
+    low, high = shortest_interval(drawn[:, 1:], torch.tensor([0.6, 0.999]))
+    inside = (drawn[:, :1] >= low) & (drawn[:, :1] <= high)
+    np.testing.assert_allclose(inside.double().mean(0), [0.6, 0.99], atol=0.03)
+    assert torch.equal(low[:, 1], drawn[:, 1:].min(1).values)

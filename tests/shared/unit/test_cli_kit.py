@@ -40,9 +40,30 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Round:
+    """A variant."""
+
+    kind: Literal["round"] = "round"
+    radius: float = 1.0
+    """A length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Another variant."""
+
+    kind: Literal["square"] = "square"
+    side_length: int = 2
+    """A length."""
+    filled: bool = True
+    """A choice."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """A configuration."""
 
+    shape: Round | Square = field(default_factory=Round)
     data: Part = field(default_factory=Part)
     steps: int = 3
     """A number of steps."""
@@ -50,7 +71,11 @@ class Settings:
     """A seed."""
 
 
-PRESETS = {"small": Settings(), "large": Settings(steps=300, data=Part(rate=0.25, switched=False))}
+PRESETS = {
+    "small": Settings(),
+    "large": Settings(steps=300, data=Part(rate=0.25, switched=False)),
+    "square": Settings(shape=Square(side_length=5)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +105,7 @@ PROGRAM = Program("stcore", "a program for tests", {
 def train(options: TrainOptions) -> Outcome:
     settings = options.settings
     values = {"steps": settings.steps, "rate": settings.data.rate, "switched": settings.data.switched,
-              "source": list(settings.data.source), "quiet": options.quiet}  # fmt: skip
+              "source": list(settings.data.source), "quiet": options.quiet, "shape": vars(settings.shape)}  # fmt: skip
     return Outcome(f"trained {settings.steps}", values)
 
 
@@ -171,13 +196,36 @@ def test_presets_files_and_flags_replace_one_another(tmp_path: Path, capsys: pyt
         assert code == 0, err
         return json.loads(out)
 
-    assert trained() == {"steps": 3, "rate": 0.5, "switched": True, "source": [], "quiet": False}
+    assert trained() == {"steps": 3, "rate": 0.5, "switched": True, "source": [], "quiet": False,
+                         "shape": {"kind": "round", "radius": 1.0}}  # fmt: skip
     assert trained("--preset", "large")["steps"] == 300
     over = trained("--preset", "large", "--config", str(file))
     assert (over["steps"], over["rate"], over["switched"]) == (300, 0.75, False)
     assert trained("--preset", "large", "--config", str(file), "--data.rate", "0.1")["rate"] == 0.1
     assert trained("--data", "a.csv", "b.csv", "--steps", "5")["source"] == ["a.csv", "b.csv"]
     assert trained("--data.source", "a.csv")["source"] == ["a.csv"]
+
+
+def test_a_preset_a_file_or_a_flag_names_the_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[shape]\nkind = "square"\nfilled = false\n')
+
+    def shape(*flags: str) -> dict[str, Any]:
+        code, out, err = said(capsys, "train", "--json", *flags)
+        assert code == 0, err
+        return json.loads(out)["shape"]
+
+    assert shape("--shape.radius", "3") == {"kind": "round", "radius": 3.0}
+    assert shape("--preset", "square", "--shape.no-filled") == {"kind": "square", "side_length": 5, "filled": False}
+    assert shape("--preset=square", "--shape.side_length=7")["side_length"] == 7
+    assert shape("--config", str(file)) == {"kind": "square", "side_length": 2, "filled": False}
+    assert shape("--config", str(file), "--preset", "square")["side_length"] == 5
+    assert shape("--shape.kind", "square", "--shape.side-length", "9")["side_length"] == 9
+    assert shape("--shape.kind=round", "--preset", "square") == {"kind": "round", "radius": 1.0}
+    # Flags of the configuration decide nothing before it is known, not even where they look like a choice of it.
+    assert shape("--data.source", "square", "--shape.radius", "2")["radius"] == 2.0
+    code, out, _ = said(capsys, "train", "--preset", "square", "--help")
+    assert code == 0 and "--shape.side-length" in out and "--shape.radius" not in out
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -200,9 +248,16 @@ def test_switches_go_both_ways_whatever_their_default(preset: str, capsys: pytes
     (["train", "--data.kind", "three"], ["three", "one", "two"]),
     (["train", "--data.rate", "1.5"], ["data.rate: 1.5", "expected a number in (0, 1)"]),
     (["train", "--data.rate", "nan"], ["data.rate: nan", "expected a number in (0, 1)"]),
+    (["train", "--shape.kind", "oval"], ["--shape.kind: 'oval'", "expected one of round, square"]),
+    (["train", "--shape.kind"], ["--shape.kind: ''", "expected one of round, square"]),
+    (["train", "--shape.side-length", "3"], ["--shape.side-length: a field of kind square", "one of round"]),
+    (["train", "--shape.no-filled"], ["--shape.no-filled: a field of kind square", "or --shape.kind square"]),
+    (["train", "--preset", "square", "--shape.radius=1"], ["--shape.radius: a field of kind round", "one of square"]),
+    (["train", "--shape.radiu", "1"], ["--shape.radiu", "--shape.radius"]),
+    (["train", "--shape.radius", "long"], ["--shape.radius", "long"]),
     (["train", "extra"], ["extra"]),
     (["train", "--preset", "smal"], ["no preset 'smal'", "did you mean 'small'?"]),
-    (["train", "--preset", "qqq"], ["no preset 'qqq'", "expected one of small, large"]),
+    (["train", "--preset", "qqq"], ["no preset 'qqq'", "expected one of small, large, square"]),
     (["train", "--config", "none.toml"], ["none.toml", "No such file"]),
     (["train", "--device", "tpu"], ["tpu", "auto", "cpu", "cuda"]),
     (["train", "--resume", "nowhere"], ["nowhere", "no such folder", "expected the folder of a run"]),
@@ -244,7 +299,7 @@ def test_resume_takes_the_configuration_of_the_run_and_refuses_changes(
 def test_configuration_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import tomllib
 
-    assert said(capsys, "config", "list")[1] == "small\nlarge\n"
+    assert said(capsys, "config", "list")[1] == "small\nlarge\nsquare\n"
     file = tmp_path / "c.toml"
     file.write_text("steps = 8\n")
     code, out, _ = said(capsys, "config", "show", str(file), "--preset", "large", "--seed", "5")
@@ -296,9 +351,7 @@ def test_help_costs_half_a_second_and_no_torch(package: str, tmp_path: Path) -> 
     """The CPU of a bare interpreter is part of it; the best of some counts, since others may compute beside us."""
     import resource
 
-    program = (
-        f"import sys; from {package}.cli import main; code = main(sys.argv[1:]); sys.exit(code or 'torch' in sys.modules)"
-    )
+    program = f"import sys; from {package}.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
     # pip compiles what it installs: the first call here does the same, whatever this environment says of it.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
@@ -306,7 +359,8 @@ def test_help_costs_half_a_second_and_no_torch(package: str, tmp_path: Path) -> 
         costs: list[float] = []
         for _ in range(5):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-c", program, *arguments], check=True, capture_output=True, env=environment)
+            command = [sys.executable, "-c", program, *arguments]
+            subprocess.run(command, check=True, capture_output=True, env=environment)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
             if costs[-1] < 0.5:

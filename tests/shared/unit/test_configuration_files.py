@@ -102,3 +102,80 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text("\ufeffx = 1\n")
     with pytest.raises(UserError, match=r"a\.toml: no valid TOML"):
         read_toml(tmp_path / "a.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """A variant."""
+
+    kind: Literal["round"] = "round"
+    radius: float = 1.0
+    inner: Inner = field(default_factory=Inner)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Square:
+    """Another variant."""
+
+    kind: Literal["square"] = "square"
+    side: int = 2
+    corners: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.side < 1:
+            raise UserError(f"shape.side: {self.side}; expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Something with a choice of dataclasses."""
+
+    shape: Round | Square = field(default_factory=Round)
+    below: Outer | None = None
+    steps: int = 3
+
+
+def test_the_kind_of_a_table_decides_what_it_becomes() -> None:
+    square = Drawing(shape=Square(side=4, corners=(0.5, 1.0)))
+    assert from_plain(Drawing, to_plain(square), where="f") == square
+    assert from_plain(Drawing, {"shape": {"kind": "square", "side": 4, "corners": [0.5, 1]}}, where="f") == square
+    # Without a kind it is the one that there is by default.
+    assert from_plain(Drawing, {"shape": {"radius": 2}}, where="f").shape == Round(radius=2.0)
+    assert from_plain(Drawing, {"below": {"steps": 7}}, where="f").below == Outer(steps=7)
+
+
+def test_overlay_keeps_the_fields_of_the_same_kind_only() -> None:
+    base = Drawing(shape=Square(side=4, corners=(0.5,)), steps=9)
+    assert overlay(base, {"shape": {"side": 5}}, where="f").shape == Square(side=5, corners=(0.5,))
+    assert overlay(base, {"shape": {"kind": "square"}}, where="f") == base
+    other = overlay(base, {"shape": {"kind": "round", "inner": {"rate": 0.25}}}, where="f")
+    assert other == Drawing(shape=Round(inner=Inner(rate=0.25)), steps=9)
+    assert differences(base, other) == ["shape.corners", "shape.inner", "shape.kind", "shape.radius", "shape.side"]
+
+
+@pytest.mark.parametrize(("table", "message"), [
+    ({"kind": "squar"}, "f: shape.kind is 'squar'; expected one of round, square"),
+    ({"kind": 3}, "f: shape.kind is 3; expected one of round, square"),
+    ({"kind": ["square"]}, "f: shape.kind is ['square']; expected one of round, square"),
+    ({"kind": "square", "radius": 1.0}, "f: unknown key 'shape.radius'; a field of kind round; expected one of square"),
+    ({"side": 3}, "f: unknown key 'shape.side'; a field of kind square; expected one of round"),
+    ({"kind": "square", "sides": 1}, "f: unknown key 'shape.sides'; did you mean 'side'?"),
+    ({"kind": "square", "side": 0}, "f: shape.side: 0; expected at least 1"),
+    ({"kind": "square", "side": "a"}, "f: shape.side is 'a'; expected a whole number"),
+    ({"kind": "square", "side": True}, "f: shape.side is true; expected a whole number"),
+    ({"kind": "square", "corners": "abc"}, "f: shape.corners is 'abc'; expected a list, each a number"),
+    ({"kind": "square", "corners": [0.5, "a"]}, "f: shape.corners is [0.5, 'a']; expected a list, each a number"),
+    ({"inner": {"rat": 1}}, "f: unknown key 'shape.inner.rat'; did you mean 'rate'?"),
+    ({"inner": {"rate": "x"}}, "f: shape.inner.rate is 'x'; expected a number"),
+])  # fmt: skip
+def test_wrong_values_of_a_variant_are_named(table: dict[str, Any], message: str) -> None:
+    for refused_by in (lambda values: from_plain(Drawing, values, where="f"),
+                       lambda values: overlay(Drawing(), values, where="f")):  # fmt: skip
+        with pytest.raises(UserError) as refused:
+            refused_by({"shape": table})
+        assert str(refused.value).replace('"', "'") == message
+
+
+def test_what_is_no_table_is_none_of_the_variants() -> None:
+    with pytest.raises(UserError, match=r"f: shape is 3; expected a table"):
+        from_plain(Drawing, {"shape": 3}, where="f")

@@ -101,6 +101,24 @@ def test_a_constant_or_missing_field_can_be_drawn():
         assert all(axis.images[0].norm.vmin < axis.images[0].norm.vmax for axis in figure.axes if axis.images)
 
 
+def test_what_the_history_never_knew_is_blank_in_the_forecast():
+    history, forecast, truth = HISTORY.copy(), FORECAST.copy(), TRUTH.copy()
+    history[:, 2], truth[:, 2] = np.nan, np.nan
+    history[0, 4] = np.nan  # known a frame later
+    images = _images(grids.frame_grid(history, forecast, truth=truth))
+    for drawn, frame in zip(images[5:8], forecast, strict=True):
+        filled = np.ma.filled(drawn, np.nan)
+        assert np.isnan(filled[2]).all()
+        np.testing.assert_array_equal(np.delete(filled, 2, axis=0), np.delete(frame, 2, axis=0))
+
+
+def test_moments_are_counted_in_the_singular_where_there_is_one():
+    assert [FrameStyle().moment(step) for step in (-2, 0, 1)] == ["−2 frames", "0 frames", "+1 frame"]
+    assert FrameStyle(step=1.0, time_unit="months").moment(-1) == "−1 month"
+    assert FrameStyle(step=0.5, time_unit="months").moment(1) == "+0.5 months"
+    assert [FrameStyle(step=1.0, time_unit=unit).moment(1) for unit in ("s", "min")] == ["+1 s", "+1 min"]
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_grids_reach_the_disk(tmp_path, suffix):
     path = save_figure(grids.frame_grid(HISTORY, FORECAST, truth=TRUTH, style=STYLE), tmp_path / f"grid.{suffix}")
@@ -120,6 +138,13 @@ def test_curves_hold_the_values_at_their_lead_times():
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
 
 
+@pytest.mark.parametrize(("count", "ticks"), [(1, [10]), (6, [10, 20, 30, 40, 50, 60]), (30, range(30, 301, 30))])
+def test_ticks_are_lead_times_with_the_last_among_them(count, ticks):
+    figure = grids.lead_time_curves({"a": np.ones(count)}, metric="PSNR (dB)", style=STYLE)
+    assert figure.axes[0].get_xticks().tolist() == list(ticks)
+    assert figure.axes[0].get_title(loc="left") == "PSNR by lead time"
+
+
 def test_arrows_point_where_the_flow_goes_downwards_being_down():
     flow = np.zeros((2, 2, 4, 4))
     flow[0, 0], flow[1, 1] = 2.0, 1.0
@@ -128,6 +153,17 @@ def test_arrows_point_where_the_flow_goes_downwards_being_down():
     assert (right.U == 2.0).all() and (right.V == 0.0).all() and (down.V == 1.0).all()
     assert right.N == 4 and figure.axes[1].yaxis_inverted()
     assert "longest arrow: 2 cells" in figure.get_suptitle()
+
+
+def test_no_arrow_leaves_its_panel():
+    flow = np.zeros((1, 2, 8, 12))
+    flow[0, 0, :, 10], flow[0, 1, 2] = 3.0, -1.0
+    figure = grids.flow_field(flow, spacing=4)
+    axis = figure.axes[0]
+    quiver = axis.collections[0]
+    tips = quiver.XY + np.stack([quiver.U, quiver.V], axis=1) / quiver.scale
+    (left, right), (bottom, top) = axis.get_xlim(), axis.get_ylim()
+    assert (tips >= (left, top)).all() and (tips <= (right, bottom)).all() and tips[:, 0].max() > 11.5
 
 
 def test_radar_and_rain_maps_are_those_of_the_original():
@@ -158,6 +194,8 @@ def test_animation_marks_forecast_frames_and_shows_every_step(tmp_path):
             durations.append(film.info["duration"])
     assert durations == [250] * 4 + [1000]
     orange, grey = np.array([0xE6, 0x9F, 0x00]), np.array([0x6E] * 3)
+    page = _pixels(path, 0)
+    assert (page[0] == 255).all() and (page[26:, 2 * 58 + 10 :] == 255).all()  # no error before there is a forecast
     for frame, border in ((0, grey), (1, grey), (2, orange), (4, orange)):
         middle = _pixels(path, frame)[36, 10 + 58]  # left border of the second panel
         assert np.abs(middle - border).max() <= 12, frame

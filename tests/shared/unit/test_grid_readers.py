@@ -132,17 +132,38 @@ def test_netcdf_is_lazy_with_levels_as_channels_and_years_in_order(tmp_path: Pat
     for year in (2001, 2000):
         times = np.datetime64(f"{year}-01-01") + np.arange(6)
         axes = {"time": times, "level": [500, 850], "lat": np.linspace(58, 50, 16), "lon": np.arange(12.0)}
-        data = xr.Dataset({"t": (("time", "level", "lat", "lon"), values + year)}, coords=axes)
+        data = xr.Dataset({"t": (("time", "level", "lat", "lon"), values + (year - 1730))}, coords=axes)
         data["t"].attrs["units"] = "K"
         (tmp_path / "t").mkdir(exist_ok=True)
         data.to_netcdf(tmp_path / "t" / f"t_{year}.nc", engine="h5netcdf")
     series = read_grid(str(tmp_path / "t"), GridReadOptions())
     assert series.shape == (12, 2, 16, 12) and series.channels == ("t_500", "t_850") and series.units == ("K", "K")
-    np.testing.assert_allclose(series.frames([1, 7]), np.stack([values[1] + 2000, values[1] + 2001]))
+    np.testing.assert_allclose(series.frames([1, 7]), np.stack([values[1] + 270, values[1] + 271]))
     assert [len(run) for run in series.runs()] == [6, 6]
     data.to_zarr(tmp_path / "t.zarr", zarr_format=2, consolidated=False)
     again = read_grid(str(tmp_path / "t.zarr"), GridReadOptions(variable=("t",)))
-    np.testing.assert_allclose(again.frames([0, 5, 2]), values[[0, 5, 2]] + 2000)
+    np.testing.assert_allclose(again.frames([0, 5, 2]), values[[0, 5, 2]] + 270)
+
+
+@pytest.mark.parametrize("form", ["NETCDF3_CLASSIC", "NETCDF3_64BIT"])
+@pytest.mark.parametrize("unlimited", [False, True])
+def test_netcdf_3_is_read_like_netcdf_4(form: Any, unlimited: bool, tmp_path: Path) -> None:
+    values = RANDOM.random((5, 6, 4), dtype=np.float32) + 280
+    values[2, 3, 1] = np.nan
+    axes = {"time": np.datetime64("2020-01-30", "ns") + np.arange(5) * np.timedelta64(1, "D"),
+            "lat": np.linspace(58, 50, 6), "lon": np.arange(4.0)}  # fmt: skip
+    data = xr.Dataset({"sst": (("time", "lat", "lon"), values, {"units": "K"})}, coords=axes)
+    series: list[Any] = []
+    for name, how in (("a.nc", {"engine": "scipy", "format": form}), ("b.nc", {"engine": "h5netcdf"})):
+        data.to_netcdf(tmp_path / name, unlimited_dims=["time"] * unlimited, **how)
+        series.append(read_grid(str(tmp_path / name), GridReadOptions(missing="mask")))
+    old, new = series
+    assert (tmp_path / "a.nc").read_bytes().startswith(b"CDF") and not isinstance(old.values, np.ndarray)
+    for part in ("shape", "channels", "units", "clip_names", "value_range"):
+        assert getattr(old, part) == getattr(new, part)
+    for part in ("times", "y", "x", "mask"):
+        np.testing.assert_array_equal(getattr(old, part), getattr(new, part))
+    np.testing.assert_array_equal(old.frames([4, 0, 2]), values[[4, 0, 2], None])
 
 
 def test_frame_folders_sort_by_number_and_break_where_one_is_missing(tmp_path: Path) -> None:
@@ -239,6 +260,57 @@ def test_kth_videos_are_read_as_they_are_published(tmp_path: Path) -> None:
     assert parts.train.clip_names == ("walking/person01_walking_d1_uncomp",) and parts.test.shape == (6, 1, 16, 24)
 
 
+KTH_LIST = """
+This database contains sequences of six classes of actions.
+Training:   person11, 12
+Test:       person22, 02, 03
+
+
+person01_walking_d1\t\tframes\t1-3, 6-8, 8-9, 5-5
+person02_walking_d1    \tframes\t2-4, 5-40
+person02_walking_d3\t*missing*
+"""
+
+
+def test_kth_keeps_the_frames_that_the_publisher_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for person in (1, 2, 20):
+        saved(tmp_path / "videos/walking" / f"person{person:02d}_walking_d1_uncomp.avi", video_bytes(10))
+        for number in range(1, 11):
+            name = f"images/walking/person{person:02d}_walking_d1/image_{number:04d}.jpg"
+            saved(tmp_path / name, picture((12, 16), mode="RGB", ending="JPEG", seed=number))
+    whole = read_grid(str(tmp_path / "videos"), GridReadOptions(size=(16, 24))).frames(range(30))
+    for kind in ("videos", "images"):
+        saved(tmp_path / kind / "00sequences.txt", KTH_LIST.encode())
+        caplog.clear()
+        parts = read_grid_parts(GridReadOptions(source=(str(tmp_path / kind),), size=(16, 24)))
+        tail = "_uncomp" * (kind == "videos")
+        first, second = f"person01_walking_d1{tail}", f"person02_walking_d1{tail}"
+        assert parts.train.clip_names == (f"walking/{first}", f"walking/{first}@5")
+        assert parts.val.clip_names == (f"walking/{second}",)
+        assert [len(run) for run in parts.train.runs()] == [3, 5] and (len(parts.val), len(parts.test)) == (9, 10)
+        assert "no ranges of walking/person20" in caplog.text  # not in the list: as it is
+        if kind == "videos":
+            np.testing.assert_array_equal(parts.train.frames(range(8)), whole[[0, 1, 2, 4, 5, 6, 7, 8]])
+            assert "ends at frame 10, before its last range" in caplog.text
+
+
+@pytest.mark.parametrize(("text", "found"), [
+    ("person01_walking_d1 frames 1-3, 5", r"line 1: range '5'; expected two rising frame numbers"),
+    ("\nperson01_walking_d1 frames 9-3", r"line 2: range '9-3'; expected two rising"),
+    ("person01_walking_d1 frames 0-3", r"range '0-3'"),
+    ("person01_walking_d1 1-3", r"line 1: 'person01_walking_d1 1-3'; expected a name, the word frames"),
+    ("nothing of that kind", r"no line such as 'person01_boxing_d1 frames"),
+    ("person01_walking_d1 frames 90-99", r"person01_walking_d1: 4 frames; expected some in its ranges, from 90"),
+    ("person01_walking_d1 frames 1-\0", r"no list of frame ranges"),
+])  # fmt: skip
+def test_a_wrong_list_of_kth_is_refused(text: str, found: str, tmp_path: Path) -> None:
+    for person in (1, 2, 20):
+        saved(tmp_path / f"person{person:02d}_walking_d1.avi", video_bytes(4))
+    saved(tmp_path / "00sequences.txt", text.encode())
+    with pytest.raises(UserError, match=rf"00sequences\.txt: .*{found}"):
+        read_grid_parts(GridReadOptions(source=(str(tmp_path),), size=(16, 24)))
+
+
 def test_the_taxibj_archive_becomes_counts(tmp_path: Path) -> None:
     counts = RANDOM.integers(0, 1293, (6, 8, 2, 8, 8))
     scaled = (2.0 * counts / 1292.0 - 1.0).astype(np.float32)
@@ -322,11 +394,44 @@ def test_cards_of_grids_are_complete_and_apart_from_those_of_events() -> None:
     for name, card in catalog.cards("grids", "digits").items():
         assert card.name == name and name not in catalog.CARDS and "commit" in card.source and card.size_mb > 0
         assert all(len(bytes.fromhex(file.sha256)) == 32 for file in card.files) and len(card.licence) > 2
+        assert bool(card.files) != bool(card.by_hand) and card.content and card.axes and card.units
         if card.kind == "grids":
             assert catalog.reading_options(card, GridReadOptions()) != GridReadOptions()
     assert catalog.known("taxi_grid_40") is None and catalog.find("TAXI_grid_40", "grids").kind == "grids"
     with pytest.raises(UserError, match=r"'t'.*expected one of kth_clips_32, small_videos"):
         catalog.find("t", "grids")
+
+
+def test_published_sets_are_read_by_name_from_what_was_put_there_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(catalog.DATA_VARIABLE, str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, lost in (("moving-mnist", "mnist_test_seq.npy"), ("kth", "class folders"), ("taxibj", "dataset.npz")):
+        card = catalog.find(name, "grids")
+        (tmp_path / card.folders[0]).mkdir()  # an empty folder is not the data set
+        with pytest.raises(
+            UserError, match=rf"^{name}: not found under STCORE_DATA=.*{lost}.*; download .*{lost}.* by hand"
+        ):
+            read_grid(name, GridReadOptions())
+        with pytest.raises(UserError, match=rf"^{name}: no address .*by hand .*a folder {card.folders[0]} under"):
+            catalog.fetch(card)
+        assert not catalog.is_here(card)
+    moving = RANDOM.integers(0, 256, (20, 7, 64, 64), dtype=np.uint8)
+    saved(tmp_path / "moving_mnist/mnist_test_seq.npy", npy(moving))
+    saved(tmp_path / "moving_mnist/train-images-idx3-ubyte.gz", gzip.compress(struct.pack(">4I", 2051, 0, 28, 28)))
+    series = read_grid("moving-mnist", GridReadOptions())
+    assert (series.num_clips, series.units, series.value_range) == (7, ("gray value",), (0.0, 255.0))
+    np.testing.assert_array_equal(series.frames(range(40, 60))[:, 0], moving[:, 2])
+    for person in (1, 2, 17):
+        for number in range(1, 4):
+            name = f"kth/boxing/person{person:02d}_boxing_d1_uncomp/image_{number:04d}.jpg"
+            saved(tmp_path / name, picture((12, 16), mode="RGB", ending="JPEG", seed=person))
+    assert read_grid_parts(GridReadOptions(source=("KTH",))).test.shape == (3, 1, 128, 128)
+    arrays = {name: np.full((2, 4, 2, 4, 4), 0.5, np.float32) for name in ("X_train", "Y_train", "X_test", "Y_test")}
+    saved(tmp_path / "taxibj/dataset.npz", npz(**arrays))
+    assert read_grid_parts(GridReadOptions(source=("taxibj",))).train.frames([0]).max() == 969.0
+    assert all(catalog.is_here(catalog.find(name, "grids")) for name in ("moving-mnist", "kth", "taxibj"))
 
 
 PUBLISHED = {

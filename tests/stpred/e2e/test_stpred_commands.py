@@ -14,7 +14,7 @@ import torch
 
 from stcore.grids import GridSeries
 from stpred.cli import main
-from stpred.config import PRESETS
+from stpred.config import PRESETS, TrainConfig
 
 SMALL = ["--preset", "demo", "--data.generate.sequences", "20", "--data.history", "4", "--data.horizon", "3",
          "--model.hidden", "4", "--model.kernels", "3", "--fit.epochs", "2", "--device", "cpu", "--quiet"]  # fmt: skip
@@ -77,10 +77,10 @@ def test_config_of_a_run_repeats_it(trained: Path, tmp_path: Path) -> None:
 
 
 def test_resumed_run_equals_an_uninterrupted_one(trained: Path, tmp_path: Path) -> None:
-    from stpred.options import from_file
+    from stcore.cli import run_config
     from stpred.train import train
 
-    config = from_file(PRESETS["demo"], trained / "config.toml")
+    config = run_config(TrainConfig, trained)
 
     class Killed(Exception):
         pass
@@ -257,7 +257,7 @@ def test_data_and_config_commands(clips: Path, tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.parametrize(("text", "message"), [
     ('[model]\nkind = "predrn"', "model.kind is 'predrn'; expected one of convlstm"),
-    ('[model]\nkind = "predrnn"\nhiden = [8]', "model: unknown key 'hiden'; did you mean 'hidden'?"),
+    ('[model]\nkind = "predrnn"\nhiden = [8]', "unknown key 'model.hiden'; did you mean 'hidden'?"),
     ('[model]\nkind = "predrnn"\nhidden = [8, 4]', "model.hidden: (8, 4); expected equal widths"),
     ("[data]\nhistory = 0", "data.history: 0; expected at least 1"),
     ("[schedule]\nkind = 'linear'", "schedule.kind is 'linear'; expected one of 'constant', 'one-cycle', 'cosine'"),
@@ -280,6 +280,9 @@ def test_wrong_uses_are_refused_in_one_line(trained: Path, clips: Path, tmp_path
     cases: list[tuple[tuple[object, ...], str]] = [
         (("train", *SMALL, "--run", trained), "exists already"),
         (("train", "--preset", "mnist/convlstm"), "did you mean 'moving-mnist/convlstm'?"),
+        (("train", "--model.kind", "lstm"), "--model.kind: 'lstm'; expected one of convlstm, trajgru"),
+        (("train", "--model.links", "3", "3", "3"), "--model.links: a field of kind trajgru; expected one of convlstm"),
+        (("train", "--model.kind", "mau", "--model.window", "0"), "model.window: 0; expected 1 or more"),
         (("train", "--resume", trained, "--seed", "3"), "--resume: seed differs"),
         (("train", *SMALL, "--data", "nowhere", "--run", out), "nowhere: no such file"),
         (("train", *SMALL, "--model.patch", "5", "--run", out), "model.patch: 5; expected a divisor"),

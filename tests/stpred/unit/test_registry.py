@@ -92,6 +92,36 @@ def test_the_loss_reaches_every_parameter(name, training):
     assert all(found.isfinite().all() for found in gradients.values())
 
 
+def test_missing_cells_of_the_future_do_not_count(name):
+    model, (history, future) = _model(name), _clip()
+    valid = torch.ones(2, HISTORY + HORIZON, *FRAME, dtype=torch.bool)
+    whole = model.loss(history, future).total
+    torch.testing.assert_close(model.loss(history, future, valid=valid).total, whole, rtol=1e-6, atol=0)
+    valid[:, HISTORY:, :, 2:5] = False
+    outcomes: list[tuple[torch.Tensor, ...]] = []
+    for value in (0.0, 9.0):  # what stands in for a missing value
+        model.zero_grad()
+        total = model.loss(history, future.masked_fill(~valid[:, HISTORY:], value), valid=valid).total
+        total.backward()
+        outcomes.append((total.detach(), *(p.grad.clone() for p in model.parameters() if p.requires_grad)))
+    for first, second in zip(*outcomes, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-7)
+    assert outcomes[0][0] < whole
+    with torch.no_grad():
+        other = model.loss(history, future.masked_fill(valid[:, HISTORY:], 0.0), valid=valid).total
+    assert (other - outcomes[0][0]).abs() > 1e-4
+
+
+def test_missing_cells_of_the_history_are_no_targets(name):
+    model, (history, future) = _model(name), _clip()
+    valid = torch.ones(2, HISTORY + HORIZON, *FRAME, dtype=torch.bool)
+    valid[:, HISTORY - 1, 0] = False
+    with torch.no_grad():
+        whole, some = (model.loss(history, future, valid=here).total for here in (None, valid))
+    # The encoder-forecasters do not guess the history; the others have a target less.
+    assert abs(some - whole) < 1e-6 if name in ("convlstm", "trajgru") else some < whole - 1e-4
+
+
 def test_every_frame_of_the_history_counts(name):
     model, (history, _) = _model(name), _clip()
     history.requires_grad_(True)
@@ -127,7 +157,8 @@ def test_samples_of_a_batch_do_not_see_one_another(name):
 def test_weights_go_through_a_file(name):
     model, (history, _) = _model(name), _clip()
     restored = build(MINIATURES[name], FRAME, history=HISTORY)
-    restored.load_state_dict(load(save(model.state_dict())), strict=True)
+    state = {key: value.contiguous() for key, value in model.state_dict().items()}
+    restored.load_state_dict(load(save(state)), strict=True)
     with torch.no_grad():
         assert torch.equal(restored(history, 2), model(history, 2))
 

@@ -31,7 +31,10 @@ from stpred.data import (
     read_parts,
     samples_of,
 )
-from stpred.train import Rates, Step
+from stpred.models import FrameShape
+from stpred.models.configs import ConvLSTMConfig, PredRNNConfig
+from stpred.models.stack import RecurrentStack
+from stpred.train import Objective, Rates, Step, make_model
 
 
 def series(channels: int = 2, frames: int = 12, **options: Any) -> GridSeries:
@@ -75,9 +78,12 @@ def test_missing_cells_become_zero_after_scaling() -> None:
     holed = series(mask=mask)
     scaling = Scaling.fit(holed, "fit")
     batches = FrameBatches(WindowSamples(find_windows(holed, history=3, horizon=2)), scaling, 2, seed=0)
-    history, future = batches.load(0, np.array([0, 1]))
+    history, future, *valid = batches.load(0, np.array([0, 1]))
     assert torch.isfinite(history).all()
     assert (future[..., 0, 0] == 0).all()
+    assert valid[0].shape == (2, 5, 2, 4, 4)
+    assert not valid[0][..., 0, 0].any()
+    assert valid[0].sum() == 2 * 5 * 2 * 15
 
 
 def test_order_of_batches_follows_from_seed_and_epoch() -> None:
@@ -165,6 +171,30 @@ def test_true_frames_do_not_depend_on_how_samples_are_shared() -> None:
         alone = step.truth(replace(context, ids=np.array([one])), 5, 5)
         assert alone is not None
         assert torch.equal(alone[0], whole[row])
+
+
+@pytest.mark.parametrize("model", [ConvLSTMConfig(hidden=(4,), kernels=(3,), patch=2, clamp="none"),
+                                   PredRNNConfig(hidden=(4, 4), kernel=3, patch=2)])  # fmt: skip
+def test_a_training_step_asks_nothing_of_missing_cells(model: Any) -> None:
+    mask = np.random.default_rng(1).random((12, 2, 4, 4)) < 0.7
+    holed = series(mask=mask)
+    batches = FrameBatches(WindowSamples(find_windows(holed, history=3, horizon=2)), Scaling.fit(holed, "fit"), 8, 0)
+    ids = np.arange(8)
+    batch = batches.load(0, ids)
+    history, future, valid = batch
+    network = make_model(replace(DEMO, model=model), FrameShape(2, 4, 4))
+    context = StepContext(step=0, epoch=0, ids=ids, device=torch.device("cpu"))
+    loss = Step(DEMO, "none")(Objective(network), batch, context)
+    # A recurrent stack guesses all frames but the first, an encoder with a forecaster those of the future.
+    if isinstance(network, RecurrentStack):
+        guesses, targets = network.next_frames(history, future), torch.cat([history[:, 1:], future], dim=1)
+    else:
+        guesses, targets = network(history, 2), future
+    squares = (guesses - targets).square() * valid[:, -targets.shape[1] :]
+    torch.testing.assert_close(loss.total, squares.mean(), rtol=1e-5, atol=0)
+    assert loss.weight == 8.0
+    other = history, future.masked_fill(~valid[:, 3:], 9.0), valid
+    torch.testing.assert_close(Step(DEMO, "none")(Objective(network), other, context).total, loss.total)
 
 
 def test_datasets_of_the_original_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from stcore.configuration import from_plain, to_plain
 from stcore.grids import GridSeries
 from stcore.splits import Parts
 from stcore.training.config import LoopConfig
-from stpred.config import DEMO, MODEL_CONFIGS, PRESETS, EvaluateConfig, TrainConfig
+from stpred.config import DEMO, PRESETS, EvaluateConfig, TrainConfig
 from stpred.importing import FRAMES
-from stpred.models import FrameShape, build
+from stpred.models import MODELS, FrameShape, build
 from stpred.train import train
 
 DATASETS = {name: frames.shape for name, frames in FRAMES.items()}
@@ -46,7 +46,7 @@ def test_there_is_a_preset_for_every_published_row() -> None:
     models = {"convlstm", "trajgru", "openstl-convlstm", "openstl-convlstm-large", "predrnn", "predrnnpp", "predrnnv2",
               "mim", "e3dlstm", "phydnet", "mau"}  # fmt: skip
     assert set(PRESETS) == {f"{dataset}/{model}" for dataset in DATASETS for model in models} | {"demo"}
-    assert {config.model.kind for config in PRESETS.values()} == set(MODEL_CONFIGS)
+    assert {config.model.kind for config in PRESETS.values()} == set(MODELS)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "demo"])

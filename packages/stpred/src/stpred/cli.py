@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 from stcore.cli import Command, ConfigOptions, DemoOptions, NameOptions, Program, run_cli
-from stcore.errors import USER_ERROR, UserError
+from stcore.grid_commands import DataOptions, ExportOptions
 from stpred import options
 
 PROGRAM = Program(
@@ -23,13 +21,13 @@ PROGRAM = Program(
                            options.forecast_defaults),
         "convert": Command("turn a checkpoint of the original or of OpenSTL into a run", options.ConvertOptions,
                            "stpred.importing:command"),
-        "export": Command("write a model as .pt2 or .onnx, checked", options.ExportOptions, "stpred.export:command"),
+        "export": Command("write a model as .pt2 or .onnx, checked", ExportOptions, "stpred.export:command"),
         "moving-mnist": Command("write a file of moving digits", options.MovingMNISTOptions,
                                 "stpred.moving_mnist:command"),
-        "data check": Command("say what is odd about a data set", options.DataOptions, "stpred.inspect:check"),
-        "data describe": Command("say what is in a data set", options.DataOptions, "stpred.inspect:describe"),
-        "data list": Command("list the catalogue", NameOptions, "stpred.inspect:catalogue"),
-        "data fetch": Command("bring a data set of the catalogue here", NameOptions, "stpred.inspect:fetch"),
+        "data check": Command("say what is odd about a data set", DataOptions, "stcore.grid_commands:check"),
+        "data describe": Command("say what is in a data set", DataOptions, "stcore.grid_commands:describe"),
+        "data list": Command("list the catalogue", NameOptions, "stcore.grid_commands:catalogue"),
+        "data fetch": Command("bring a data set of the catalogue here", NameOptions, "stcore.grid_commands:fetch"),
         "config list": Command("list the presets", ConfigOptions, "stpred.inspect:config_list"),
         "config show": Command("print a resolved configuration", ConfigOptions, "stpred.inspect:config_show"),
         "config check": Command("check a configuration file", ConfigOptions, "stpred.inspect:config_check"),
@@ -39,15 +37,7 @@ PROGRAM = Program(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] != ["train"]:
-        return run_cli(PROGRAM, arguments)
-    try:
-        command = replace(PROGRAM.commands["train"], options=options.train_options(arguments[1:]))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return USER_ERROR
-    return run_cli(replace(PROGRAM, commands={**PROGRAM.commands, "train": command}), arguments)
+    return run_cli(PROGRAM, argv)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ Standard library only, so that reading or checking a configuration never imports
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from stcore.errors import UserError
 from stcore.readers.grid_options import GridReadOptions
 from stcore.training.config import LoopConfig
 from stpred.models import configs as models
@@ -44,11 +42,6 @@ ModelChoice = (
     | MAUConfig
 )
 """One of the models; `kind` says which."""
-MODEL_CONFIGS: dict[str, Any] = {
-    kind.kind: kind
-    for kind in (ConvLSTMConfig, TrajGRUConfig, OpenSTLConvLSTMConfig, PredRNNConfig, PredRNNppConfig, PredRNNv2Config,
-                 MIMConfig, E3DLSTMConfig, PhyDNetConfig, MAUConfig)
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,8 +155,8 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     fit: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=100))
-    channels_last: bool = False
-    """Store weights and activations channels last, which is faster on some GPUs; changes results by rounding."""
+    channels_last: bool = True
+    """Store the weights of convolutions channels last, which is faster; changes results by rounding."""
     compile: bool = False
     """Compile the model (torch.compile); changes results by rounding."""
     seed: int = 2022
@@ -264,18 +257,3 @@ DEMO = TrainConfig(
 
 PRESETS: dict[str, TrainConfig] = {**_published(), "demo": DEMO}
 """The published runs, and the one of `stpred demo`."""
-
-
-def overlay_kind(base: TrainConfig, values: Mapping[str, Any], *, where: str) -> TrainConfig:
-    """Return `base` with the default model of the kind that `values` names, where that is another one.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    model = values.get("model")
-    kind = model.get("kind", base.model.kind) if isinstance(model, Mapping) else base.model.kind
-    if kind == base.model.kind:
-        return base
-    if kind not in MODEL_CONFIGS:
-        raise UserError(f"{where}: model.kind is {kind!r:.60}; expected one of {', '.join(MODEL_CONFIGS)}")
-    return replace(base, model=MODEL_CONFIGS[kind]())

@@ -5,26 +5,24 @@ Frames are read by the core (`stcore.readers.grids`), or made on the fly where `
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from numpy import ndarray
-from torch import Tensor
 
-from stcore.catalog import DATA_VARIABLE
 from stcore.errors import UserError
+from stcore.frame_batches import FrameBatches, WindowSamples
+from stcore.frame_scaling import Scaling
 from stcore.generate.digits import MovingDigits, resize_digits, sklearn_digits, split_digits
 from stcore.grids import GridSeries
-from stcore.sampling import Indices, derive_seed, in_batches, shuffled
+from stcore.readers.published import published_folder
+from stcore.sampling import Indices, derive_seed
 from stcore.splits import Parts
-from stcore.windows import Windows, find_windows
+from stcore.windows import find_windows
 from stpred.config import DataConfig, EvaluateConfig, TrainConfig
 from stpred.models.configs import FrameShape
 
@@ -34,43 +32,9 @@ IDX = "images-idx3-ubyte"
 """Part of the names of MNIST's files of pictures."""
 DIGIT_SHARE = 28 / 64
 """Side of a digit over that of the canvas, as in Moving MNIST."""
-PUBLISHED = {
-    "moving-mnist": (("moving_mnist", "moving-mnist", "MovingMNIST", "mnist"),
-                     "train-images-idx3-ubyte.gz of MNIST and mnist_test_seq.npy"),
-    "kth": (("kth", "KTH"), "class folders of frames or videos"),
-    "taxibj": (("taxibj", "TaxiBJ"), "dataset.npz or the yearly files BJ13_M32x32_T30_InOut.h5 to BJ16"),
-}  # fmt: skip
-"""Data sets that presets name: folders under $STCORE_DATA, and what must lie there."""
 STANDARD_TEST_FILE = "mnist_test_seq.npy"
-BLOCK = 256
-"""Frames that are looked at together."""
-
-Pair = tuple[Tensor, Tensor]
-"""History and future of a batch, each (batch, time, channel, height, width), on the scale of the model."""
-
-
-class Samples(Protocol):
-    """Windows by number; `epoch` matters only where every epoch has new ones."""
-
-    def __len__(self) -> int: ...
-    def load(self, epoch: int, ids: Indices) -> tuple[ndarray, ndarray]: ...
-    def names(self, ids: Indices) -> list[str]: ...
-
-
-@dataclass(frozen=True, eq=False)
-class WindowSamples:
-    """Windows over frames that were read."""
-
-    windows: Windows
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def load(self, epoch: int, ids: Indices) -> tuple[ndarray, ndarray]:
-        return self.windows.load(ids)
-
-    def names(self, ids: Indices) -> list[str]:
-        return self.windows.names(ids)
+PREVIEW = 256
+"""Generated sequences that are looked at beforehand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,84 +58,7 @@ class FreshDigits:
     @cached_property
     def series(self) -> GridSeries:
         """The first sequences of the first epoch, for what has to look at frames beforehand."""
-        return self.digits.series(min(self.count, BLOCK))
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """What maps values to what a model sees, channel by channel: (value - low) / span."""
-
-    low: Float[Tensor, "channel 1 1"]
-    span: Float[Tensor, "channel 1 1"]
-
-    @classmethod
-    def fit(cls, train: GridSeries, kind: str) -> Scaling:
-        """Take the declared range of the training part, or what its values say; see `DataConfig.scaling`.
-
-        Raises:
-            UserError: the declared range is asked for and there is none, or a channel has one value only.
-        """
-        channels = train.num_channels
-        if kind == "none":
-            return cls(torch.zeros(channels, 1, 1), torch.ones(channels, 1, 1))
-        if kind == "range" or (kind == "auto" and train.value_range is not None):
-            if train.value_range is None:
-                raise UserError("data.scaling: 'range' without a declared range; expected one; pass --data.value-range")
-            low, high = train.value_range
-            return cls(torch.full((channels, 1, 1), low), torch.full((channels, 1, 1), high - low))
-        low, span = _moments(train) if kind == "standard" else _extremes(train)
-        for name, width in zip(train.channels, span, strict=True):
-            if not width > 0.0:
-                raise UserError(f"training part: channel {name} has one value only; expected one that varies; pass "
-                                "--data.scaling none, or --data.value-range")  # fmt: skip
-        return cls(*(torch.tensor(part, dtype=torch.float32)[:, None, None] for part in (low, span)))
-
-    def transform(self, frames: Float[Tensor, "*batch channel height width"]) -> Tensor:
-        """Map values to the model's scale; missing cells become 0."""
-        return ((frames - self.low.to(frames)) / self.span.to(frames)).nan_to_num(nan=0.0)
-
-    def inverse(self, frames: Float[Tensor, "*batch channel height width"]) -> Tensor:
-        """Undo `transform`."""
-        return frames * self.span.to(frames) + self.low.to(frames)
-
-    def constants(self) -> dict[str, Tensor]:
-        """Return the tensors that a checkpoint keeps."""
-        return {"scaling/low": self.low, "scaling/span": self.span}
-
-    @classmethod
-    def restore(cls, constants: dict[str, Tensor]) -> Scaling:
-        """Rebuild what `constants` kept."""
-        return cls(constants["scaling/low"], constants["scaling/span"])
-
-
-@dataclass(frozen=True, eq=False)
-class FrameBatches:
-    """Batches of windows for the training loop and for `Trainer.fit`; the order follows from seed and epoch."""
-
-    samples: Any
-    scaling: Scaling
-    size: int
-    seed: int
-    shuffle: bool = True
-
-    def __len__(self) -> int:
-        return -(-len(self.samples) // self.size)
-
-    def order(self, epoch: int) -> list[Indices]:
-        count = len(self.samples)
-        chosen = shuffled(count, seed=self.seed, epoch=epoch) if self.shuffle else np.arange(count, dtype=np.int64)
-        return in_batches(chosen, self.size)
-
-    def load(self, epoch: int, ids: Indices) -> Pair:
-        history, future = (torch.from_numpy(part) for part in self.samples.load(epoch, ids))
-        return self.scaling.transform(history), self.scaling.transform(future)
-
-    def names(self, ids: Indices) -> list[str]:
-        return self.samples.names(ids)
-
-    def __iter__(self) -> Iterator[Pair]:
-        """Yield the batches of the first epoch, as a loader would."""
-        return (self.load(0, ids) for ids in self.order(0))
+        return self.digits.series(min(self.count, PREVIEW))
 
 
 def read_parts(config: DataConfig, *, seed: int = 0) -> Parts[Any]:
@@ -186,25 +73,6 @@ def read_parts(config: DataConfig, *, seed: int = 0) -> Parts[Any]:
     from stcore.readers.grids import read_grid_parts
 
     return read_grid_parts(config)
-
-
-def published_folder(source: str) -> str:
-    """Return where the data set that a preset names lies; any other source as it is.
-
-    Raises:
-        UserError: it is not under $STCORE_DATA; the message says what to put there.
-    """
-    if source not in PUBLISHED or Path(source).exists():
-        return source
-    folders, what = PUBLISHED[source]
-    root = os.environ.get(DATA_VARIABLE, "")
-    places = [Path(root, folder) for folder in folders if root]
-    found = next((place for place in places if place.is_dir()), None)
-    if found is None:
-        looked = f"{DATA_VARIABLE}={root}" if root else f"{DATA_VARIABLE} (not set)"
-        raise UserError(f"{source}: not found under {looked}; expected {what} in a folder {folders[0]}, or --data with "
-                        "the path of yours")  # fmt: skip
-    return str(found)
 
 
 def generated_parts(config: DataConfig, *, seed: int) -> Parts[Any]:
@@ -295,33 +163,6 @@ def batches_of(parts: Parts[Any], name: Literal["train", "val"], scaling: Scalin
     """Return the batches of a part, shuffled for training."""
     samples = samples_of(parts.named()[name], config.data, name=name)
     return FrameBatches(samples, scaling, config.data.batch, config.seed, name == "train")
-
-
-def _extremes(series: GridSeries) -> tuple[ndarray, ndarray]:
-    low, high = np.full(series.num_channels, np.inf), np.full(series.num_channels, -np.inf)
-    for frames in _blocks(series):
-        flat = np.moveaxis(frames, 1, 0).reshape(series.num_channels, -1)
-        low, high = np.fmin(low, np.fmin.reduce(flat, axis=1)), np.fmax(high, np.fmax.reduce(flat, axis=1))
-    return low, high - low
-
-
-def _moments(series: GridSeries) -> tuple[ndarray, ndarray]:
-    """Return mean and deviation of each channel, over two passes: sums of squares alone would lose digits."""
-    total = np.zeros(series.num_channels)
-    count = np.zeros(series.num_channels)
-    for frames in _blocks(series):
-        total += np.nansum(frames, axis=(0, 2, 3), dtype=np.float64)
-        count += np.isfinite(frames).sum(axis=(0, 2, 3))
-    mean = total / np.maximum(count, 1)
-    squares = np.zeros(series.num_channels)
-    for frames in _blocks(series):
-        squares += np.nansum((frames - mean[:, None, None]) ** 2, axis=(0, 2, 3), dtype=np.float64)
-    return mean, np.sqrt(squares / np.maximum(count, 1))
-
-
-def _blocks(series: GridSeries) -> Iterator[ndarray]:
-    for first in range(0, series.num_frames, BLOCK):
-        yield series.frames(range(first, min(first + BLOCK, series.num_frames)))
 
 
 def _folders(source: str) -> list[Path]:

@@ -8,68 +8,26 @@ part only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from stcore.baselines_grids import FrameForecaster, MeanFrame, Persistence
 from stcore.cli import Outcome, run_of
 from stcore.errors import UserError
-from stcore.files import to_json, write_atomically
+from stcore.frame_reports import LOWER_IS_BETTER, Report, Rival, score_windows, spread_ids, write_report
+from stcore.frame_scaling import Scaling
 from stcore.grids import GridSeries
-from stcore.metrics.frames import FrameMetrics, FrameReport
+from stcore.sampling import Indices
 from stcore.training.run import Run
 from stcore.windows import find_windows
-from stpred.data import Scaling, read_parts, series_of
+from stpred.data import read_parts, series_of
 from stpred.options import EvaluateOptions
 from stpred.predict import Forecaster, series_for
 
+__all__ = ["LOWER_IS_BETTER", "MODEL", "Report", "evaluate", "write_report"]
+
 MODEL = "stpred"
-LOWER_IS_BETTER = {"mse": True, "mae": True, "rmse": True, "psnr": False, "ssim": False, "ssim_legacy": False}
-"""Metrics of the report, in its order."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What an evaluation found."""
-
-    tables: dict[str, FrameReport]
-    """Metrics of the model and of each rival, the model first, on the scale [0, 1]."""
-    in_units: dict[str, dict[str, float]]
-    """MAE and RMSE per cell in the units of the data."""
-    facts: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Run, step, protocol, sizes, units."""
-
-    def value(self, name: str, forecaster: str = MODEL) -> float:
-        """Return one figure of one forecaster, over all lead times."""
-        return self.tables[forecaster]["overall"][name]
-
-    def data(self) -> dict[str, Any]:
-        """Return everything as JSON values."""
-        return {"facts": self.facts, "tables": self.tables, "in_units": self.in_units}
-
-    def text(self) -> str:
-        """Return the tables for a terminal."""
-        names = [name for name in LOWER_IS_BETTER if name in self.tables[MODEL]["overall"]]
-        overall = [["", *self.tables]]
-        overall += [[name, *(_number(table["overall"][name]) for table in self.tables.values())] for name in names]
-        for name in ("mae", "rmse"):
-            unit = f"{name} per cell{self._unit()}"
-            overall.append([unit, *(_number(found[name]) for found in self.in_units.values())])
-        leads = [["mse at lead time", *self.tables]]
-        horizon = len(self.tables[MODEL]["per_lead_time"]["mse"])
-        for lead in range(horizon):
-            row = [_number(table["per_lead_time"]["mse"][lead]) for table in self.tables.values()]
-            leads.append([f"{lead + 1}", *row])
-        return "\n".join([self.facts["protocol"], "", _aligned(overall), "", _aligned(leads)])
-
-    def _unit(self) -> str:
-        units = list(dict.fromkeys(self.facts["units"]))
-        return f" ({', '.join(units)})" if units else " (units of the data)"
 
 
 def evaluate(
@@ -103,44 +61,32 @@ def evaluate(
     windows = find_windows(series, history=forecaster.history, horizon=ahead, stride=step, rule=options.data.windows)
     measure = Scaling.fit(train, "auto")
     mean = MeanFrame(measure.transform(MeanFrame.fit(train).frame))
-    others: dict[str, FrameForecaster] = {"persistence": Persistence(), "mean frame": mean, **(rivals or {})}
-    scores = {name: _Scores(measure) for name in (MODEL, *others)}
-    count = min(limit or len(windows), len(windows))
-    ids = np.linspace(0, len(windows) - 1, count).round().astype(np.int64)
-    for some, history, future, forecast in forecaster.stream(windows, ids=ids):
-        mask = None if series.mask is None else torch.from_numpy(windows.valid(some)[1])
-        past, truth = measure.transform(history), measure.transform(future)
-        scores[MODEL].add(measure.transform(forecast), truth, mask)
-        for name, rival in others.items():
-            scores[name].add(rival.predict(past, ahead), truth, mask)
-    facts = {
-        "protocol": f"{count:,} windows: {ahead} frames from the true {forecaster.history} before them, every "
+    known: dict[str, FrameForecaster] = {"persistence": Persistence(), "mean frame": mean, **(rivals or {})}
+    others = {name: _in_units(rival, measure, ahead) for name, rival in known.items()}
+    ids = spread_ids(len(windows), limit)
+    scores = score_windows(forecaster, windows, ids, name=MODEL, measure=measure, rivals=others)
+    facts: dict[str, Any] = {
+        "protocol": f"{len(ids):,} windows: {ahead} frames from the true {forecaster.history} before them, every "
         f"{step}; sums over a frame on the scale [0, 1]; scale and baselines from the training part alone",
-        "windows": count, "history": forecaster.history, "horizon": ahead, "stride": step,
+        "windows": len(ids), "history": forecaster.history, "horizon": ahead, "stride": step,
         "model": options.model.kind, "units": list(series.units), "checkpoint": forecaster.facts.get("path", ""),
         "step": forecaster.facts.get("step"), "stpred": forecaster.facts.get("version"),
     }  # fmt: skip
-    return Report({name: score.metrics.compute() for name, score in scores.items()},
-                  {name: score.in_units() for name, score in scores.items()}, facts)  # fmt: skip
+    return Report(
+        {name: score.metrics.compute() for name, score in scores.items()},
+        {name: score.in_units() for name, score in scores.items()}, facts,
+        by_lead={name: score.by_lead() for name, score in scores.items()},
+        by_channel={name: score.by_channel(series.channels) for name, score in scores.items()},
+    )  # fmt: skip
 
 
-class _Scores:
-    """Sums over windows: on the scale [0, 1], and per cell in the units of the data."""
+def _in_units(rival: FrameForecaster, measure: Scaling, horizon: int) -> Rival:
+    """Return a forecaster from and to the scale [0, 1] as one from and to the units of the data."""
 
-    def __init__(self, measure: Scaling) -> None:
-        self.metrics, self._span = FrameMetrics(), measure.span.double()
-        self._absolute = self._squared = self._cells = 0.0
+    def forecast(history: Tensor, ids: Indices) -> Tensor:
+        return measure.inverse(rival.predict(measure.transform(history), horizon))
 
-    def add(self, forecast: Tensor, truth: Tensor, mask: Tensor | None) -> None:
-        self.metrics.update(forecast, truth, mask=mask)
-        error = (forecast.double() - truth.double()) * self._span
-        error = error if mask is None else error[mask.expand_as(error)]
-        self._absolute += float(error.abs().sum())
-        self._squared += float(error.square().sum())
-        self._cells += error.numel()
-
-    def in_units(self) -> dict[str, float]:
-        return {"mae": self._absolute / self._cells, "rmse": (self._squared / self._cells) ** 0.5}
+    return forecast
 
 
 def command(options: EvaluateOptions) -> Outcome:
@@ -162,19 +108,3 @@ def command(options: EvaluateOptions) -> Outcome:
 
         written += draw_evaluation(forecaster, series, report, run, folder / "figures", cmap=options.cmap)
     return Outcome("\n".join([report.text(), "", *written]), {**report.data(), "files": written})
-
-
-def write_report(report: Report, path: Path) -> str:
-    """Write a report as JSON and return where."""
-    write_atomically(path, [to_json(report.data()).encode()])
-    return str(path)
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def _aligned(table: list[list[str]]) -> str:
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    cells = ([cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in table)
-    return "\n".join("  ".join(line).rstrip() for line in cells)

@@ -1,31 +1,27 @@
 """Checkpoints that were not written here: the original's four-key files, OpenSTL's `.pth` and `.ckpt`.
 
-They are read with torch's restricted reader (`weights_only=True`), which builds tensors and plain containers only and
-runs nothing that a file names.
+They are read as `stcore.training.foreign` reads them: nothing that a file names is run.
 """
 
 from __future__ import annotations
 
-import pickle
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from stcore.errors import UserError
 from stcore.training.checkpoint import Checkpoint, load_checkpoint
+from stcore.training.foreign import read_torch_file, tensors_of
 from stcore.training.loop import Select
-from stcore.training.run import Run
+from stcore.training.starting import weights_file
 from stcore.training.state import pack
 from stpred.convert import reference
 from stpred.module import EnhancedModule
 
-OPENSTL_PREFIXES = ("model.", "module.")
-"""What Lightning and DataParallel put before every name."""
 TRAJGRU_MARK = "encoder.layer1.gammma_x.weight"
 """A name, misspelt, that only the original's TrajGRU has."""
 
@@ -47,47 +43,15 @@ def read_foreign(path: Path) -> ForeignFile:
     Raises:
         UserError: no such file, no checkpoint, or one that holds more than tensors and plain containers.
     """
-    content = _load(path)
-    if not isinstance(content, Mapping):
-        raise UserError(
-            f"{path}: holds a {type(content).__name__}; expected a checkpoint, a mapping of tensors by name"
-        )
-    entries = cast("Mapping[str, Any]", content)
-    inner = entries.get("state_dict", entries)
-    tensors = {str(name): value for name, value in inner.items() if isinstance(value, Tensor)}
-    if not tensors:
-        keys = ", ".join(map(str, list(entries)[:6]))
-        raise UserError(f"{path}: holds {keys or 'nothing'}; expected tensors by name, or a state_dict of them")
-    if inner is entries:
-        return ForeignFile(_without_prefix(tensors), None, None, None)
+    entries = read_torch_file(path)
+    state = tensors_of(entries, path)
+    if "state_dict" not in entries:
+        return ForeignFile(state, None, None, None)
     # OpenSTL's files have lists of optimiser states, as Lightning writes them; only the original's are continued.
     optimizer, scheduler, epoch = entries.get("optimizer"), entries.get("lr_scheduler"), entries.get("epoch")
     known = isinstance(optimizer, dict) and isinstance(epoch, int)
-    return ForeignFile(_without_prefix(tensors), epoch if known else None, optimizer if known else None,
+    return ForeignFile(state, epoch if known else None, optimizer if known else None,
                        scheduler if known and isinstance(scheduler, dict) else None)  # fmt: skip
-
-
-def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; expected a checkpoint")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats of torch's
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        first = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
-        raise UserError(f"{path}: {first[:160]}; expected a checkpoint of tensors and plain values; nothing in it "
-                        "was run") from error  # fmt: skip
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        first = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path}: cannot be read as a checkpoint of torch: {first}; expected one") from error
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    for prefix in OPENSTL_PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            return _without_prefix({name.removeprefix(prefix): value for name, value in state.items()})
-    return state
 
 
 def fitting_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], bool]:
@@ -124,22 +88,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
         module.load_state_dict(fitting_state(module, state, source)[0])
     except RuntimeError as error:
         raise UserError(f"{source}: {_first_misfit(error)}; expected the weights of {type(module).__name__}") from error
-
-
-def weights_file(folder: Path, which: str = "") -> Path:
-    """Return the checkpoint of a run: its `best`, its `last`, or by default the best that there is.
-
-    Raises:
-        UserError: the run has none.
-    """
-    run = Run.reopen(folder)
-    steps = run.step_files()
-    if which != "last" and run.best.exists():
-        return run.best
-    if which == "best" or not steps:
-        wanted = "checkpoints/best.safetensors" if which == "best" else "checkpoint"
-        raise UserError(f"{folder}: no {wanted} yet; expected a run that has come so far")
-    return steps[-1]
 
 
 def start_of(file: ForeignFile, module: EnhancedModule, path: Path, *, select: Select, epochs: int) -> Checkpoint:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from stcore.errors import UserError
+from stcore.training.forwarded import Forwarded
 from stcore.training.loop import Loss, StepContext
 from stcore.training.ranks import sum_over_ranks
 from stpred.callbacks import Events
@@ -25,17 +26,6 @@ from stpred.module import EnhancedModule
 Interval = Literal["step", "epoch", "plateau"]
 SKIPPED_WEIGHT = 1e-30
 """Weight of a skipped batch beside others: too small to count, large enough to divide by."""
-_INSIDE = "module."
-
-
-class Forwarded(nn.Module):
-    """A module whose `forward` runs a step of another one; its state has the names of that other one."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        self.register_state_dict_post_hook(_without_inside)
-        self.register_load_state_dict_pre_hook(_with_inside)
 
 
 class Hooked(Forwarded):
@@ -210,16 +200,3 @@ def detached(node: Any) -> Any:
     if isinstance(node, (list, tuple)):
         return [detached(value) for value in node]
     return node
-
-
-def _without_inside(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    _rename(state, f"{prefix}{_INSIDE}", prefix)
-
-
-def _with_inside(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    _rename(state, prefix, f"{prefix}{_INSIDE}")
-
-
-def _rename(state: dict[str, Any], old: str, new: str) -> None:
-    for name in [name for name in state if name.startswith(old)]:
-        state[f"{new}{name.removeprefix(old)}"] = state.pop(name)

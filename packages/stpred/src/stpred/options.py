@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from stcore import cli
-from stcore.configuration import from_plain, overlay, read_toml
-from stcore.readers.grid_options import GridReadOptions
-from stpred.config import MODEL_CONFIGS, PRESETS, DataConfig, EvaluateConfig, TrainConfig, overlay_kind
+from stpred.config import PRESETS, DataConfig, EvaluateConfig, TrainConfig
 
 DEFAULT_PRESET = "moving-mnist/convlstm"
 
@@ -76,22 +73,6 @@ class ConvertOptions(cli.ConvertOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions(cli.CommonOptions):
-    """Write a trained model for other runtimes, checked against this one."""
-
-    run: Positional[Path]
-    """A run, or one of its checkpoint files."""
-    out: Path
-    """File to write: .pt2 (torch.export) or .onnx."""
-    format: Literal["auto", "pt2", "onnx"] = "auto"
-    """Format; `auto` goes by the ending."""
-    horizon: int = 0
-    """Frames that the exported model forecasts; 0 takes as many as in training."""
-    seed: int = 0
-    """Of the frames that both are checked on."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class MovingMNISTOptions(cli.CommonOptions):
     """Write a file of generated sequences of moving digits, in the layout of the standard test file."""
 
@@ -115,55 +96,8 @@ class MovingMNISTOptions(cli.CommonOptions):
     """Seed of the sequences."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataOptions(cli.CommonOptions):
-    """Look at a data set."""
-
-    data: GridReadOptions = field(default_factory=GridReadOptions)
-    seed: int = 0
-    """Not used; accepted everywhere."""
-
-
-def train_options(arguments: Sequence[str]) -> Any:
-    """Return `TrainOptions` for these arguments: their preset, file or run decides which model's fields are flags.
-
-    Raises:
-        UserError: there is no such preset, file or run.
-    """
-    given = {"preset": "", "config": "", "resume": ""}
-    for token, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, inline = token.removeprefix("--").partition("=")
-        if token.startswith("--") and name in given:
-            given[name] = inline if equals else value
-    file, run = (Path(given[name]) if given[name] else None for name in ("config", "resume"))
-    settings = train_defaults(TrainOptions(preset=given["preset"], config=file, resume=run)).settings
-    flags = ("settings", Annotated[TrainConfig, arg(name="")], field(default_factory=lambda: settings))
-    return make_dataclass("TrainOptions", [flags], bases=(TrainOptions,), frozen=True, kw_only=True)
-
-
-def train_defaults(options: TrainOptions) -> TrainOptions:
-    """Take the configuration of `train` from a preset and a file, or from the run that goes on."""
-    plain = cli.train_defaults(TrainConfig, PRESETS, DEFAULT_PRESET)
-    if options.resume is not None or options.config is None:
-        return plain(options)
-    base = cli.pick_preset(PRESETS, options.preset or DEFAULT_PRESET)
-    return replace(options, settings=from_file(base, options.config))
-
-
-def from_file(base: TrainConfig, path: Path) -> TrainConfig:
-    """Return `base` with the fields of a TOML file in place of its own; the file may name another model.
-
-    Raises:
-        UserError: no such file, an unknown key, a wrong value.
-    """
-    values = {key: value for key, value in read_toml(path).items() if key != "preset"}
-    base = overlay_kind(base, values, where=str(path))
-    model = values.get("model")
-    if isinstance(model, Mapping):
-        # Checked apart, since of a union only "none of them fits" could be said.
-        from_plain(MODEL_CONFIGS[base.model.kind], {str(key): value for key, value in model.items()},
-                   where=f"{path}: model")  # fmt: skip
-    return overlay(base, values, where=str(path))
+train_defaults = cli.train_defaults(TrainConfig, PRESETS, DEFAULT_PRESET)
+"""The configuration of `train`: a preset and a file, or that of the run that goes on."""
 
 
 def forecast_defaults(options: Any) -> Any:

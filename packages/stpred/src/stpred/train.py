@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,26 @@ from torch import Tensor, nn
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import from_plain, to_plain
 from stcore.errors import UserError
-from stcore.sampling import Indices, derive_seed, share_of_rank
+from stcore.frame_batches import (
+    FrameBatch,
+    FrameBatches,
+    future_error,
+    require_same_frames,
+    split_valid,
+    sum_over_batches,
+)
+from stcore.frame_scaling import Scaling
+from stcore.sampling import derive_seed
 from stcore.splits import Parts
-from stcore.training.checkpoint import Checkpoint, load_checkpoint
+from stcore.training.checkpoint import Checkpoint
+from stcore.training.forwarded import Forwarded
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
-from stcore.training.ranks import make_accelerator, share_path, sum_over_ranks, world_size
-from stcore.training.run import Run, load_for_resume
+from stcore.training.memory_layout import put_channels_last
+from stcore.training.ranks import make_accelerator
+from stcore.training.run import load_for_resume
+from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from stpred.config import TrainConfig
-from stpred.data import FrameBatches, Scaling, batches_of, frame_shape, read_parts, series_of
-from stpred.foreign import weights_file
-from stpred.hooked import Forwarded
+from stpred.data import batches_of, frame_shape, read_parts, series_of
 from stpred.models import FrameShape, build
 from stpred.models.interface import FrameModel, Sampling
 from stpred.options import DEFAULT_PRESET, TrainOptions
@@ -62,7 +71,7 @@ def train(
     """
     directory, checkpoint = load_for_resume(resume) if resume else (None, None)
     parts = parts or read_parts(config.data, seed=config.seed)
-    start = checkpoint or (_weights(init_from) if init_from else None)
+    start = checkpoint or (load_start(init_from) if init_from else None)
     scaling = restore_scaling(start) if start else Scaling.fit(series_of(parts.train), config.data.scaling)
     shape = frame_shape(parts.train)
     _check_shapes(parts, scaling)
@@ -70,7 +79,7 @@ def train(
     held_back = batches_of(parts, "val", scaling, config)
     model = make_model(config, shape)
     if init_from and start:
-        _load_weights(model, start)
+        load_weights(model, start)
     objective = Objective(model)
     _place(model, config)
     optimiser = make_optimiser(objective, config)
@@ -78,11 +87,11 @@ def train(
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     validate = Validation(held_back, rank=int(accelerator.process_index), ranks=int(accelerator.num_processes))
     return fit(
-        objective, Step(config, model.sampling), training, optimiser, config=config.fit,
-        run=directory or _new_run(run, preset, config, accelerator), seed=config.seed,
+        objective, Step(config, model.sampling), training, optimiser, config=config.fit, seed=config.seed,
+        run=directory or new_run(run, config, package="stpred", preset=preset, accelerator=accelerator),
         facts=facts_of(config, shape, series_of(parts.train), preset=preset), constants=scaling.constants(),
         schedule=Rates(optimiser, config, len(training)), evaluate=validate, select=Select("val/mse"),
-        ema=_average(objective, config), resume=checkpoint, device=device, quiet=quiet,
+        ema=moving_average(objective, config.fit.ema_decay), resume=checkpoint, device=device, quiet=quiet,
     )  # fmt: skip
 
 
@@ -105,10 +114,12 @@ class Objective(Forwarded):
 
     module: FrameModel
 
-    def forward(self, history: Tensor, future: Tensor | None, horizon: int, truth: Tensor | None) -> Any:
+    def forward(
+        self, history: Tensor, future: Tensor | None, horizon: int, truth: Tensor | None, valid: Tensor | None = None
+    ) -> Any:
         if future is None:
             return self.module(history, horizon)
-        return self.module.loss(history, future, truth=truth)
+        return self.module.loss(history, future, truth=truth, valid=valid)
 
 
 class Step:
@@ -118,10 +129,10 @@ class Step:
         self._seed = config.seed
         self._sampling: Sampling = sampling
 
-    def __call__(self, model: nn.Module, batch: tuple[Tensor, Tensor], context: StepContext) -> Loss:
-        history, future = batch
+    def __call__(self, model: nn.Module, batch: FrameBatch, context: StepContext) -> Loss:
+        history, future, valid = split_valid(batch)
         truth = self.truth(context, history.shape[1], future.shape[1])
-        loss = model(history, future, 0, None if truth is None else truth.to(context.device))
+        loss = model(history, future, 0, None if truth is None else truth.to(context.device), valid)
         return Loss(loss.total, float(len(history)), {} if len(loss.parts) < 2 else loss.parts)
 
     def truth(self, context: StepContext, history: int, horizon: int) -> Tensor | None:
@@ -178,19 +189,13 @@ class Validation:
         self._batches, self._rank, self._ranks = batches, rank, ranks
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        device = next(model.parameters()).device
-        sums: dict[str, Tensor | float] = {"mse": 0.0, "mae": 0.0, "frames": 0.0}
-        for ids in self._batches.order(0):
-            mine: Indices = share_of_rank(ids, rank=self._rank, ranks=self._ranks)
-            if not len(mine):
-                continue
-            history, future = (part.to(device) for part in self._batches.load(0, mine))
-            with torch.inference_mode():
-                error = (model(history, None, future.shape[1], None) - future).double()
-                sums["mse"] += error.square().sum()
-                sums["mae"] += error.abs().sum()
-            sums["frames"] += future.shape[0] * future.shape[1]
-        summed = sum_over_ranks(sums, ranks=self._ranks, device=device)
+        def measure(history: Tensor, future: Tensor, valid: Tensor | None) -> dict[str, Tensor | float]:
+            error = future_error(model(history, None, future.shape[1], None), future, valid).double()
+            frames = future.shape[0] * future.shape[1]
+            return {"mse": error.square().sum(), "mae": error.abs().sum(), "frames": float(frames)}
+
+        summed = sum_over_batches(measure, self._batches, model, names=("mse", "mae", "frames"), rank=self._rank,
+                                  ranks=self._ranks)  # fmt: skip
         frames = summed.pop("frames")
         return {f"val/{name}": value / frames for name, value in summed.items()}
 
@@ -234,10 +239,8 @@ def require_forecaster(checkpoint: Checkpoint) -> None:
     Raises:
         UserError: it is of another package, or of a module of one's own.
     """
-    package, kind = checkpoint.metadata.get("package"), checkpoint.metadata.get("kind")
-    if package != "stpred":
-        raise UserError(f"{checkpoint.path}: a checkpoint of {package!r}; expected one of stpred")
-    if kind != "forecaster":
+    require_package(checkpoint, "stpred")
+    if checkpoint.metadata.get("kind") != "forecaster":
         raise UserError(f"{checkpoint.path}: of a module trained with Trainer; expected a run of stpred train; load it "
                         "with Trainer.predict and its ckpt_path")  # fmt: skip
 
@@ -253,56 +256,17 @@ def restore_model(checkpoint: Checkpoint) -> tuple[FrameModel, TrainConfig, Fram
     frames = checkpoint.metadata["frames"]
     shape = FrameShape(frames["channels"], frames["height"], frames["width"])
     model = build(config.model, shape, history=config.data.history)
-    _load_weights(model, checkpoint)
+    load_weights(model, checkpoint)
     return model, config, shape
 
 
 def _check_shapes(parts: Parts[Any], scaling: Scaling) -> None:
-    """Refuse parts whose frames differ in size, or in channels from what the scaling knows."""
-    train = frame_shape(parts.train)
-    for name, part in (("validation", parts.val), ("test", parts.test)):
-        if part is not None and frame_shape(part) != train:
-            raise UserError(f"{name} part: frames {_words(frame_shape(part))}; expected {_words(train)} as in training")
-    if len(scaling.low) != train.channels:
-        raise UserError(f"training part: {train.channels} channels; expected {len(scaling.low)}, as in the run to "
-                        "start from")  # fmt: skip
-
-
-def _words(shape: FrameShape) -> str:
-    return f"{shape.channels} x {shape.height} x {shape.width}"
+    names = {"training": parts.train, "validation": parts.val, "test": parts.test}
+    shapes = {name: frame_shape(part) for name, part in names.items() if part is not None}
+    require_same_frames(shapes, len(scaling.low))
 
 
 def _place(model: FrameModel, config: TrainConfig) -> None:
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  torch's overloads lack it
+    put_channels_last(model, config.channels_last)
     if config.compile:
         model.compile()
-
-
-def _weights(source: Path) -> Checkpoint:
-    return load_checkpoint(weights_file(source) if source.is_dir() else source)
-
-
-def _load_weights(model: nn.Module, start: Checkpoint) -> None:
-    try:
-        model.load_state_dict(start.part("model"))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise UserError(f"{start.path}: its weights do not fit this configuration: {first}; use its sizes") from error
-
-
-def _average(model: nn.Module, config: TrainConfig) -> Any:
-    if config.fit.ema_decay == 0.0:
-        return None
-    from ema_pytorch import EMA
-
-    return EMA(model, beta=config.fit.ema_decay, update_after_step=0, update_every=1, include_online_model=False)
-
-
-def _new_run(folder: Path | None, preset: str, config: TrainConfig, accelerator: Any) -> Run:
-    """Make the run directory once, on the main process, and tell the others where it is."""
-    made = ""
-    if accelerator.is_main_process:
-        facts: Mapping[str, Any] = {"preset": preset, **to_plain(config)}
-        made = str(Run.create(folder, package="stpred", preset=preset, config=facts).folder)
-    return Run(Path(share_path(made) if world_size() > 1 else made))

@@ -26,6 +26,7 @@ from stcore.files import write_atomically
 from stcore.training.checkpoint import Checkpoint
 from stcore.training.config import LoopConfig
 from stcore.training.loop import FitResult, Select, fit
+from stcore.training.memory_layout import put_channels_last
 from stcore.training.ranks import make_accelerator, share_path, sum_over_ranks, world_size
 from stcore.training.run import Run, find_checkpoint, load_for_resume
 from stpred.callbacks import Callback, Events
@@ -296,7 +297,7 @@ class Trainer:
 
     def _place(self, model: EnhancedModule) -> None:
         if self.channels_last:
-            model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  torch's overloads lack it
+            put_channels_last(model)
         if self.compile:
             model.compile()
 

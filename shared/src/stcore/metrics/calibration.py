@@ -7,6 +7,7 @@ other samples as the forecast to see what it would (`stand_in`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,84 @@ def covered_by_rank(
         levels: nominal levels; the truth is covered where its density reaches the (1 - level) quantile.
     """
     return at_truth[:, None] >= quantiles(at_samples, 1.0 - levels)
+
+
+def covering_level(samples: Float[Tensor, "event sample"], truth: Float[Tensor, "event"]) -> Float[Tensor, "event"]:
+    """Find the smallest level whose one-sided interval, as in `covered_below`, holds the truth, in [0, 1].
+
+    0 where the truth is not above any sample; 1 where it is above all of them, and no level holds it. Of densities at
+    the samples and at the truth, 1 minus the result is the smallest level whose region holds the truth.
+    """
+    value, ordered = truth.double().contiguous()[:, None], samples.double().sort(dim=-1).values
+    size = ordered.shape[1]
+    below = torch.searchsorted(ordered, value)
+    at = ordered.gather(1, torch.cat([(below - 1).clamp_min(0), below.clamp_max(size - 1)], dim=1))
+    width = at[:, 1] - at[:, 0]
+    share = torch.where(width > 0.0, (value[:, 0] - at[:, 0]) / width.clamp_min(1e-300), 1.0)
+    inside = (below[:, 0] + share) / (size + 1)
+    return torch.where(below[:, 0] == 0, 0.0, torch.where(below[:, 0] == size, 1.0, inside))
+
+
+@dataclass(frozen=True, eq=False)
+class LevelMap:
+    """Which level to ask a forecaster for so that a level is covered: conformal adjustment, fitted on held-back events.
+
+    Source: Vovk, Shen, Manokhin and Xie, "Nonparametric predictive distributions based on conformal prediction",
+    Machine Learning 2019; Kuleshov, Fenner and Ermon, "Accurate uncertainties for deep learning using calibrated
+    regression", ICML 2018. The guarantee holds for exchangeable events; those of one sequence are so only roughly.
+    """
+
+    nominal: Float[Tensor, "point"]
+    """Levels that are to be covered, from 0 to 1, ascending."""
+    asked: Float[Tensor, "point"]
+    """Levels to ask for, never falling."""
+
+    @classmethod
+    def fit(cls, covering: Float[Tensor, "event"], *, points: int = 101) -> LevelMap:
+        """Fit to the smallest levels that held the truth (`covering_level`) of events the model was not trained on."""
+        nominal = torch.linspace(0.0, 1.0, points, dtype=torch.float64)
+        asked = quantiles(covering.double().cpu()[None], nominal[1:-1])[0]
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        return cls(nominal, torch.cat([ends[:1], asked, ends[1:]]))
+
+    def __call__(self, levels: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Return the levels to ask for."""
+        return _interpolated(levels, self.nominal, self.asked)
+
+    def covered(self, asked: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """Return the levels that are covered by what one asks for: the inverse."""
+        return _interpolated(asked, self.asked, self.nominal)
+
+
+def _interpolated(
+    values: Float[Tensor, "*any"], known: Float[Tensor, "point"], result: Float[Tensor, "point"]
+) -> Float[Tensor, "*any"]:
+    """Interpolate linearly between known values that do not fall."""
+    flat = values.double().reshape(-1)
+    right = torch.searchsorted(known, flat).clamp(1, len(known) - 1)
+    width = known[right] - known[right - 1]
+    share = torch.where(width > 0.0, (flat - known[right - 1]) / width.clamp_min(1e-300), 1.0).clamp(0.0, 1.0)
+    return torch.lerp(result[right - 1], result[right], share).reshape(values.shape)
+
+
+def shortest_interval(
+    samples: Float[Tensor, "event sample"], levels: Float[Tensor, "level"]
+) -> tuple[Float[Tensor, "event level"], Float[Tensor, "event level"]]:
+    """Find the shortest interval between two samples that holds the next draw with at least each level.
+
+    Between sample i and sample i + k of S lies a further draw of the same law with probability k / (S + 1) for any i
+    chosen beforehand. For a law with one peak it is the highest-density interval; where the level asks for more than
+    the samples span, it is their whole range. Ties go to the lower one.
+    Source: Chen and Shao, Journal of Computational and Graphical Statistics 1999, for samples of a posterior.
+    """
+    ordered = samples.double().sort(dim=-1).values
+    size = ordered.shape[1]
+    ends: list[tuple[Tensor, Tensor]] = []
+    for level in levels.tolist():
+        span = min(max(math.ceil(level * (size + 1) - 1e-9), 1), size - 1)
+        low = (ordered[:, span:] - ordered[:, : size - span]).argmin(dim=1, keepdim=True)
+        ends.append((ordered.gather(1, low), ordered.gather(1, low + span)))
+    return torch.cat([low for low, _ in ends], dim=1), torch.cat([high for _, high in ends], dim=1)
 
 
 def coverage(covered: Bool[Tensor, "event level"]) -> Float[Tensor, "level"]:

@@ -174,6 +174,8 @@ def _read_file(path: Path, options: EventReadOptions) -> dict[str, EventSequence
     ending = path.suffix.lower()
     if ending == ".gz" and Path(path.stem).suffix.lower() not in (".csv", ".tsv", ".txt"):
         ending = ".gz of an unknown kind"
+    if options.mark_edges and ending in (".npz", ".npy", ".json", ".pkl", ".pickle"):
+        raise UserError(f"{limits.shown(path)}: data.mark-edges for {ending}; expected them for tables of events only")
     rows: dict[str, Rows]
     if ending in (".csv", ".tsv", ".txt", ".gz"):
         rows = {"": tables.read_csv(path, options)}

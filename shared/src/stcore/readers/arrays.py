@@ -6,8 +6,6 @@ unpickled.
 
 from __future__ import annotations
 
-import tokenize
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 
 from stcore.errors import UserError
 from stcore.readers import limits
+from stcore.readers.array_headers import MAX_MEMBERS, bytes_of, read_array, read_header, refuse_objects
 from stcore.readers.columns import with_metadata
 from stcore.readers.limits import short, shown
 from stcore.readers.options import EventReadOptions
@@ -30,10 +29,6 @@ from stcore.splits import PART_NAMES
 _LOCATION = ("location", "loc")
 _OFFSETS = ("offsets", "offset")
 _META = ("mark_names", "sequence_id", "time_unit", "coordinates", "origin")
-_MAX_MEMBERS = 1000
-_HEADER_ERRORS = (
-    ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError,
-)  # fmt: skip
 
 
 def read_npz(path: Path, options: EventReadOptions) -> dict[str, Rows]:
@@ -70,8 +65,8 @@ def read_npz(path: Path, options: EventReadOptions) -> dict[str, Rows]:
 
 def _members(archive: zipfile.ZipFile, where: str) -> dict[str, str]:
     members = archive.namelist()
-    if len(members) > _MAX_MEMBERS:
-        raise UserError(f"{where}: {len(members):,} arrays; expected at most {_MAX_MEMBERS:,}")
+    if len(members) > MAX_MEMBERS:
+        raise UserError(f"{where}: {len(members):,} arrays; expected at most {MAX_MEMBERS:,}")
     return {name.removesuffix(".npy"): name for name in members}
 
 
@@ -94,50 +89,23 @@ def _wanted(names: dict[str, str], prefix: str, where: str) -> dict[str, str]:
     return found
 
 
-def _header(file: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, order and type of the array that begins here."""
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        with warnings.catch_warnings(action="ignore"):  # numpy warns of headers that Python 2 wrote
-            shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-    except _HEADER_ERRORS as error:
-        raise UserError(f"{what}: broken header ({limits.one_line(error)}); expected a NumPy array") from error
-    if dtype.hasobject:
-        raise UserError(
-            f"{what}: array of Python objects; expected numbers; objects would need a pickle, and none is loaded"
-        )
-    if any(type(size) is not int or size < 0 for size in shape):
-        raise UserError(f"{what}: shape {short(shape)}; expected sizes of 0 or more")
-    return shape, fortran, dtype
-
-
-def _bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    size = dtype.itemsize
-    for length in shape:
-        size *= length  # Python integers: no overflow
-    return size
-
-
 def _declared(archive: zipfile.ZipFile, name: str, where: str) -> int:
     what = f"{where}: array {name.removesuffix('.npy')!r:.60}"
     with archive.open(name) as file:
-        shape, _, dtype = _header(file, what)
-    return max(_bytes_of(shape, dtype), archive.getinfo(name).file_size)
+        shape, dtype = _plain_header(file, what)
+    return max(bytes_of(shape, dtype), archive.getinfo(name).file_size)
 
 
 def _member(archive: zipfile.ZipFile, name: str, where: str) -> NDArray[Any]:
     with archive.open(name) as file:
-        return _array(file, f"{where}: array {name.removesuffix('.npy')!r:.60}")
+        return read_array(file, f"{where}: array {name.removesuffix('.npy')!r:.60}")
 
 
-def _array(file: Any, what: str) -> NDArray[Any]:
-    """Read one array; its size was checked before."""
-    shape, fortran, dtype = _header(file, what)
-    size = _bytes_of(shape, dtype)
-    data = file.read(size)
-    if len(data) != size:
-        raise UserError(f"{what}: {len(data):,} bytes for shape {shape} of {dtype}; expected {size:,}; the file is cut")
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+def _plain_header(file: Any, what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Return shape and type of the array that begins here, if it is none of Python objects."""
+    shape, _, dtype = read_header(file, what)
+    refuse_objects(dtype, what)
+    return shape, dtype
 
 
 def read_npy(path: Path, options: EventReadOptions) -> Rows:
@@ -149,10 +117,10 @@ def read_npy(path: Path, options: EventReadOptions) -> Rows:
     limits.require_magic(path, ".npy")
     where = shown(path)
     with limits.open_file(path) as file:
-        shape, _, dtype = _header(file, where)
-        limits.require_size(path, _bytes_of(shape, dtype), limits.size_limit(options.max_bytes), "declares an array of")
+        shape, dtype = _plain_header(file, where)
+        limits.require_size(path, bytes_of(shape, dtype), limits.size_limit(options.max_bytes), "declares an array of")
         file.seek(0)
-        values = _array(file, where)
+        values = read_array(file, where)
     if values.dtype.names:
         columns = {name: values[name] for name in values.dtype.names}
         return rows_from_columns(columns, options, where, lambda row: f"row {row + 1}")

@@ -31,7 +31,8 @@ _PART = re.compile(r"(train|training|val|valid|validation|test)_(.+)")
 _PART_NAMES = {"training": "train", "valid": "val", "validation": "val"}
 _Y, _X = ("lat", "latitude", "y"), ("lon", "lng", "longitude", "x")
 _TIMES = ("time", "times", "timestamp", "timestamps", "date", "dates", "year", "years")
-_OWN_OPTIONAL = {"times": "M", "units": "U", "y": "f", "x": "f", "mask": "b", "value_range": "f", "step": "m"}
+_OWN_OPTIONAL = {"times": "M", "units": "U", "y": "f", "x": "f", "mask": "b", "value_range": "f", "step": "m",
+                  "axis_names": "U"}  # fmt: skip
 
 
 def read_npy(path: Path, options: GridReadOptions) -> RawGrid:
@@ -199,6 +200,7 @@ def _own(file: ArrayFile) -> RawGrid:
         mask=arrays.get("mask"),
         value_range=None if bounds is None else (float(bounds[0]), float(bounds[1])),
         step=_own_step(where, arrays["step"]) if "step" in optional else None,
+        names=dict(zip("yx", words(arrays["axis_names"]), strict=False)) if "axis_names" in optional else {},
     )
 
 

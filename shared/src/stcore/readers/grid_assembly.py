@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stcore.coordinates import in_common_order
 from stcore.errors import UserError
-from stcore.frame_stores import FilledFrames, ScaledFrames, batches, read_frames
+from stcore.frame_stores import FilledFrames, ScaledFrames, batches, read_frames, spread
 from stcore.grids import GridSeries
 from stcore.readers import limits
 from stcore.readers.grid_options import GridReadOptions
 from stcore.readers.grid_times import parse_step, regular_times
+from stcore.readers.grid_units import require_plausible_units
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ class RawGrid:
     offset: float = 0.0
     names: dict[str, str] = field(default_factory=dict)
     """What the file calls its coordinates, for messages."""
+    look_bytes: int = LOOK_BYTES
+    """Beyond this size, frames are looked at that are spread evenly; 0 where all were when the file was written."""
 
 
 def assemble(raw: RawGrid, options: GridReadOptions) -> GridSeries:
@@ -61,10 +65,14 @@ def assemble(raw: RawGrid, options: GridReadOptions) -> GridSeries:
     values = _scaled(raw, options)
     clip, clip_names = _cut(raw, options)
     series = _made(raw, options, values, clip, clip_names)
-    looked = _look(series, raw.where)
+    looked = _look(series, raw.where, raw.look_bytes)
     if looked.missing:
         series = _without_missing(series, looked, raw.where, options)
     _check_range(series, looked, raw.where)
+    if not options.units and raw.look_bytes:
+        require_plausible_units(series, raw.where)
+    if options.order == "common":
+        series = in_common_order(series)
     return series
 
 
@@ -96,6 +104,7 @@ def _made(
             clip_names=clip_names,
             value_range=options.value_range or raw.value_range,
             known_step=step,
+            axis_names=(raw.names.get("y", "y"), raw.names.get("x", "x")),
         )
     except UserError as error:
         raise UserError(str(error).replace("grid: ", f"{raw.where}: ", 1)) from error
@@ -161,7 +170,7 @@ class _Looked:
     too_large: bool
 
 
-def _look(series: GridSeries, where: str) -> _Looked:
+def _look(series: GridSeries, where: str, look_bytes: int) -> _Looked:
     count, kind = series.num_frames, series.values.dtype.kind
     rows = np.arange(count, dtype=np.int64)
     limits_known = series.value_range
@@ -169,9 +178,11 @@ def _look(series: GridSeries, where: str) -> _Looked:
     nowhere = (0, 0, 0, 0)
     if kind in "biu" and (limits_known is None or _covers(limits_known, series.values.dtype)):
         return _Looked(rows, 0, nowhere, 0.0, always, ~ever, 0, nowhere, 0.0, False)
+    if not look_bytes:
+        return _Looked(rows, 0, nowhere, 0.0, always, ~ever, 0, nowhere, 0.0, False)
     bytes_in_all = count * series.frame_bytes
-    if bytes_in_all > LOOK_BYTES:
-        rows = np.unique(np.linspace(0, count - 1, max(2, LOOK_BYTES // series.frame_bytes)).astype(np.int64))
+    if bytes_in_all > look_bytes:
+        rows = spread(count, max(2, look_bytes // series.frame_bytes))
         _log.warning("%s: looked at %d of %d frames for missing values and range", where, len(rows), count)
     missing, outside, too_large = 0, 0, False
     first, first_value, outside_at, outside_value = nowhere, 0.0, nowhere, 0.0

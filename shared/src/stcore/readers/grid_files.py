@@ -5,8 +5,6 @@ Nothing is ever unpickled. An .npy file and nothing else is mapped instead of re
 
 from __future__ import annotations
 
-import tokenize
-import warnings
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -18,12 +16,9 @@ from numpy.typing import NDArray
 
 from stcore.errors import UserError
 from stcore.readers import limits
+from stcore.readers.array_headers import MAX_MEMBERS, bytes_of, read_array, read_header, refuse_objects
 from stcore.readers.limits import short, shown
 
-_MAX_MEMBERS = 1000
-_HEADER_ERRORS = (
-    ValueError, TypeError, KeyError, SyntaxError, tokenize.TokenError, OverflowError, RecursionError, MemoryError,
-)  # fmt: skip
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, NotImplementedError)
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -37,11 +32,7 @@ def require_grid_file(path: Path, what: str = "frames") -> int:
     Raises:
         UserError: it is missing, a loop of links, a folder, a pipe or device, unreadable, or empty.
     """
-    try:
-        return limits.require_file(path)
-    except UserError as error:  # the same checks, but their words speak of events
-        text = str(error).replace("expected a file of events", f"expected a file of {what}")
-        raise UserError(text.replace("expected events", f"expected {what}")) from error
+    return limits.require_file(path, what)
 
 
 class ArrayFile(Protocol):
@@ -79,8 +70,8 @@ class NpzFile:
 
     def _read_headers(self, archive: zipfile.ZipFile) -> None:
         members = archive.namelist()
-        if len(members) > _MAX_MEMBERS:
-            raise UserError(f"{self.where}: {len(members):,} arrays; expected at most {_MAX_MEMBERS:,}")
+        if len(members) > MAX_MEMBERS:
+            raise UserError(f"{self.where}: {len(members):,} arrays; expected at most {MAX_MEMBERS:,}")
         for member in members:
             name = member.removesuffix(".npy")
             with archive.open(member) as file:
@@ -105,7 +96,7 @@ class NpzFile:
                 members = {member.removesuffix(".npy"): member for member in archive.namelist()}
                 for name in names:
                     with archive.open(members[name]) as member:
-                        found[name] = _array(member, self._what(name))
+                        found[name] = read_array(member, self._what(name))
         except UserError:
             raise
         except _ZIP_ERRORS as error:
@@ -193,50 +184,3 @@ def map_npy(path: Path) -> NDArray[Any]:
     if not needed:
         return np.empty(shape, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=start, shape=shape, order="F" if fortran else "C")
-
-
-def read_header(file: Any, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, order and type of the array that begins here.
-
-    Raises:
-        UserError: no header of an array begins here.
-    """
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    try:
-        with warnings.catch_warnings(action="ignore"):  # numpy warns of headers that Python 2 wrote
-            shape, fortran, dtype = readers[np.lib.format.read_magic(file)](file)
-    except _HEADER_ERRORS as error:
-        raise UserError(f"{what}: broken header ({limits.one_line(error)}); expected a NumPy array") from error
-    if any(type(size) is not int or size < 0 for size in shape):
-        raise UserError(f"{what}: shape {short(shape)}; expected sizes of 0 or more")
-    return shape, fortran, dtype
-
-
-def refuse_objects(dtype: np.dtype[Any], what: str) -> None:
-    """Refuse an array that holds anything but plain numbers, words or moments.
-
-    Raises:
-        UserError: it holds Python objects.
-    """
-    if dtype.hasobject:
-        raise UserError(
-            f"{what}: array of Python objects; expected numbers; objects would need a pickle, and none is loaded"
-        )
-
-
-def bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Return the bytes of an array, exactly."""
-    size = int(dtype.itemsize)
-    for length in shape:
-        size *= int(length)  # Python integers: no overflow
-    return size
-
-
-def _array(file: Any, what: str) -> NDArray[Any]:
-    """Read one array; its size was checked before."""
-    shape, fortran, dtype = read_header(file, what)
-    size = bytes_of(shape, dtype)
-    data = file.read(size)
-    if len(data) != size:
-        raise UserError(f"{what}: {len(data):,} bytes for shape {shape} of {dtype}; expected {size:,}; the file is cut")
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order="F" if fortran else "C")

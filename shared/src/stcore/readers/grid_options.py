@@ -9,8 +9,9 @@ from typing import Literal
 from stcore.errors import UserError
 
 GridFormat = Literal[
-    "auto", "array", "frames", "video", "netcdf", "zarr", "moving-mnist", "kth", "kth-examples", "taxibj"
-]
+    "auto", "array", "frames", "video", "netcdf", "zarr", "described", "moving-mnist", "kth", "kth-examples", "taxibj",
+    "weatherbench", "human36m", "kitti-caltech",
+]  # fmt: skip
 LAYOUT_LETTERS = "NTCHW"
 
 
@@ -29,7 +30,15 @@ class GridReadOptions:
     key: tuple[str, ...] = ()
     """Arrays of an .npz or HDF5 file to read; several of them are clips. Empty takes the only one that can be meant."""
     variable: tuple[str, ...] = ()
-    """Variables of a netCDF or Zarr file to read, as channels; empty takes all that lie on the same grid."""
+    """Variables of a netCDF or Zarr file to read, as channels; empty takes all that lie on the same grid. Of
+    WeatherBench: one of its sets (t2m, r, uv10, tcc, mv, mv5, hmv), or keys such as t2m u10 z."""
+    levels: tuple[float, ...] = ()
+    """Levels to read of variables that have any, such as 500 850; empty takes all, or those of the set."""
+    years: tuple[int, ...] = ()
+    """First and last year of train, val and test, such as 2010 2015 2016 2016 2017 2018, of WeatherBench; empty takes
+    those of the set."""
+    protocol: Literal["strict", "paper"] = "strict"
+    """`paper` cuts published sets as the published scores did, validation on the test part included."""
     channels: tuple[str, ...] = ()
     """Names of the channels, where the file has none."""
     units: tuple[str, ...] = ()
@@ -50,6 +59,10 @@ class GridReadOptions:
     """Time from one frame to the next, such as `30 minutes`, where the file has no times."""
     start: str = ""
     """Moment of the first frame, such as 2019-03-01T00:00, where the file has no times."""
+    calendar: Literal["refuse", "ignore"] = "refuse"
+    """What to do with moments of a calendar that is not the usual one: refuse them, or read frames without times."""
+    order: Literal["file", "common"] = "file"
+    """Order of rows and columns; `common` turns degrees so that latitude rises and longitudes join without a jump."""
     cuts: tuple[int, ...] = ()
     """Frames, from 0, at which a new clip begins in a single long one, such as the cuts of a film."""
     color: Literal["auto", "gray", "rgb"] = "auto"
@@ -75,6 +88,8 @@ class GridReadOptions:
                 raise UserError(f"data.{name}: {value}; expected a finite number{' but 0' if name == 'factor' else ''}")
         if self.size is not None and min(self.size) < 1:
             raise UserError(f"data.size: {self.size}; expected a height and a width of at least 1")
+        if self.years and (len(self.years) != 6 or list(self.years[::2]) > list(self.years[1::2])):
+            raise UserError(f"data.years: {self.years}; expected the first and last year of train, val and test")
         if any(cut < 1 for cut in self.cuts) or sorted(set(self.cuts)) != list(self.cuts):
             raise UserError(f"data.cuts: {self.cuts}; expected rising numbers of frames from 1 on")
         if self.max_bytes < 0:

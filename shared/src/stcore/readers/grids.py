@@ -166,7 +166,7 @@ def _raws(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
 
 def _read_file(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
     """Read one file by its ending; nothing is opened before it is known to be a regular file."""
-    from stcore.readers import frames, grid_arrays, grid_files, limits, netcdf, taxibj, video
+    from stcore.readers import described, frames, grid_arrays, grid_files, limits, netcdf, taxibj, video
 
     grid_files.require_grid_file(path)
     ending = path.suffix.lower()
@@ -183,11 +183,13 @@ def _read_file(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
         return grid_arrays.read_array_file(path, options)
     if ending in NETCDF_ENDINGS and wanted in ("auto", "netcdf"):
         return {"": netcdf.read_netcdf([path], options)}
+    if ending == ".toml" and wanted in ("auto", "described"):
+        return {"": described.read_described(path, options)}
     if ending in video.VIDEO_ENDINGS and wanted in ("auto", "video"):
         return {"": video.read_video(path, options)}
     if ending in frames.IMAGE_ENDINGS:
         raise UserError(f"{limits.shown(path)}: one image; expected a folder of frames, or a file that holds several")
-    known = (*ARRAY_ENDINGS, *NETCDF_ENDINGS, *video.VIDEO_ENDINGS)
+    known = (*ARRAY_ENDINGS, *NETCDF_ENDINGS, ".toml", *video.VIDEO_ENDINGS)
     if ending in known:
         raise UserError(f"{limits.shown(path)}: ending {ending}; expected one that data.format {wanted} reads")
     raise UserError(f"{limits.shown(path)}: unknown ending {limits.short(ending)}; expected one of {', '.join(known)}")
@@ -195,8 +197,17 @@ def _read_file(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
 
 def _read_folder(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
     """Read a folder by what `options.format` says, or by what is in it."""
-    from stcore.readers import frames, kth, netcdf, taxibj
+    from stcore.readers import frames, human36m, kitti, kth, netcdf, taxibj, weatherbench
+    from stcore.readers.limits import shown
 
+    if options.format == "weatherbench" or (options.format == "auto" and weatherbench.place_of(path) is not None):
+        return weatherbench.read_weatherbench(path, options)
+    if options.format == "human36m" or (options.format == "auto" and human36m.looks_like_human36m(path)):
+        return human36m.read_human36m(path, options)
+    if options.format == "kitti-caltech" or (options.format == "auto" and kitti.looks_like_kitti(path)):
+        return kitti.read_kitti(path, options)
+    if path.suffix.lower() == ".zarr" and not netcdf.is_zarr(path) and options.format in ("auto", "zarr"):
+        raise UserError(f"{shown(path)}: no zarr.json, .zgroup or .zarray in it; expected a Zarr store")
     if options.format == "zarr" or (options.format == "auto" and netcdf.is_zarr(path)):
         return {"": netcdf.read_zarr(path, options)}
     inside = frames.list_folder(path)

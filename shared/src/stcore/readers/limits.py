@@ -66,8 +66,8 @@ def unpacked_limit(max_bytes: int, file_bytes: int) -> int:
     return max_bytes or min(half_of_memory(), max(COMPRESSED_FLOOR, MAX_RATIO * file_bytes))
 
 
-def require_file(path: Path) -> int:
-    """Return the size of the regular file `path` in bytes; never opens it, so that a pipe cannot hang.
+def require_file(path: Path, what: str = "events") -> int:
+    """Return the size of the regular file `path`, of `what`, in bytes; never opens it, so that a pipe cannot hang.
 
     Raises:
         UserError: it is missing, a loop of links, a folder, a pipe or device, unreadable, or empty.
@@ -75,13 +75,13 @@ def require_file(path: Path) -> int:
     try:
         status = path.stat()
     except OSError as error:
-        raise UserError(f"{shown(path)}: {_why(error)}; expected a file of events") from error
+        raise UserError(f"{shown(path)}: {_why(error)}; expected a file of {what}") from error
     if not stat.S_ISREG(status.st_mode):
         raise UserError(f"{shown(path)}: {_kind(status.st_mode)}; expected a regular file")
     if not os.access(path, os.R_OK):
         raise UserError(f"{shown(path)}: no permission to read it; expected a readable file")
     if status.st_size == 0:
-        raise UserError(f"{shown(path)}: empty file; expected events")
+        raise UserError(f"{shown(path)}: empty file; expected {what}")
     return status.st_size
 
 

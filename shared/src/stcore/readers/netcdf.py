@@ -1,4 +1,4 @@
-"""NetCDF (HDF5) files and Zarr stores through xarray, lazily: frames are read when they are asked for.
+"""NetCDF files (version 4, which is HDF5, and 3) and Zarr stores through xarray; frames are read when asked for.
 
 Variables on the same grid become channels, those with levels one for each level, variable after variable. Files of one
 folder follow one another in time.
@@ -6,24 +6,29 @@ folder follow one another in time.
 
 from __future__ import annotations
 
+import gc
 import logging
+import struct
+import traceback
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stcore.errors import UserError
-from stcore.frame_stores import Integers, Shape, join
+from stcore.frame_stores import Integers, Shape, as_slice, join
 from stcore.readers import limits
+from stcore.readers.grid_arrays import OWN_MARK
 from stcore.readers.grid_assembly import RawGrid
 from stcore.readers.grid_files import require_grid_file, require_hdf5
 from stcore.readers.grid_layout import with_layout
 from stcore.readers.grid_options import GridReadOptions
+from stcore.readers.grid_store import require_whole
 from stcore.readers.limits import short, shown
 
 _log = logging.getLogger(__name__)
@@ -32,7 +37,8 @@ TIME = ("time", "valid_time", "t", "date")
 Y = ("lat", "latitude", "y", "row", "grid_latitude", "projection_y_coordinate", "height_index")
 X = ("lon", "longitude", "lng", "x", "column", "col", "grid_longitude", "projection_x_coordinate", "width_index")
 _READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, NotImplementedError, IndexError)
-_OPEN_ERRORS = (*_READ_ERRORS, TypeError, AttributeError)  # damaged metadata meets code that takes its type for granted
+# Damaged metadata meets code that takes its type for granted.
+_OPEN_ERRORS = (*_READ_ERRORS, TypeError, AttributeError, struct.error, MemoryError)
 _MAX_CHANNELS = 10_000
 
 
@@ -55,8 +61,7 @@ class XarrayFrames:
         return np.result_type(*(one.dtype for one in self.variables))
 
     def read(self, ids: Integers) -> NDArray[Any]:
-        contiguous = len(ids) and (np.diff(ids) == 1).all()
-        rows: Any = slice(int(ids[0]), int(ids[-1]) + 1) if contiguous else ids
+        rows: Any = as_slice(ids)
         pieces: list[NDArray[Any]] = []
         try:
             for one in self.variables:
@@ -68,7 +73,7 @@ class XarrayFrames:
 
 
 def _broken(where: str, error: Exception) -> UserError:
-    return UserError(f"{where}: cannot be read ({limits.one_line(error)}); expected a whole netCDF 4 or Zarr store")
+    return UserError(f"{where}: cannot be read ({limits.one_line(error)}); expected a whole netCDF file or Zarr store")
 
 
 @contextmanager
@@ -80,6 +85,10 @@ def _reading(where: str, errors: tuple[type[Exception], ...] = _READ_ERRORS) -> 
     except UserError:
         raise
     except errors as error:
+        # Files that were opened half go now, with what they have to say about it, and not at some later moment.
+        with warnings.catch_warnings(action="ignore"):
+            traceback.clear_frames(error.__traceback__)
+            gc.collect()
         raise _broken(where, error) from error
 
 
@@ -99,10 +108,26 @@ def read_netcdf(paths: Sequence[Path], options: GridReadOptions) -> RawGrid:
     raws: list[RawGrid] = []
     for path in paths:
         require_grid_file(path)
-        require_hdf5(path)
-        raws.append(_opened(shown(path), lambda decode, path=path: xr.open_dataset(
-            path, engine="h5netcdf", decode_times=decode, cache=False), options))  # fmt: skip
+        engine = _engine(path)
+        raws.append(_opened(shown(path), lambda decode, path=path, engine=engine: xr.open_dataset(
+            path, engine=engine, decode_times=decode, cache=False), options))  # fmt: skip
     return raws[0] if len(raws) == 1 else _in_time(raws)
+
+
+def _engine(path: Path) -> Literal["h5netcdf", "scipy"]:
+    """Return what of xarray reads a file, by its first bytes: "CDF" and a 1 or 2 is version 3, a 5 has no reader here.
+
+    Raises:
+        UserError: it is no netCDF file that can be read.
+    """
+    head = limits.read_head(path)
+    if head.startswith((b"CDF\x01", b"CDF\x02")):
+        return "scipy"
+    if head.startswith(b"CDF"):
+        raise UserError(f"{shown(path)}: netCDF of variant {head[3:4]!r}; expected version 4, or 3 (classic or 64-bit "
+                        "offset); nccopy -k nc4 turns it into one")  # fmt: skip
+    require_hdf5(path)
+    return "h5netcdf"
 
 
 def read_zarr(path: Path, options: GridReadOptions) -> RawGrid:
@@ -119,6 +144,9 @@ def read_zarr(path: Path, options: GridReadOptions) -> RawGrid:
         node = zarr.open(str(path), mode="r")
     if isinstance(node, zarr.Array):
         return _bare(where, node, options)
+    if OWN_MARK in node.attrs and node.attrs.get("looked_at") is True:
+        with _reading(where, _OPEN_ERRORS):
+            require_whole(where, node)
     return _opened(
         where, lambda decode: xr.open_dataset(path, engine="zarr", decode_times=decode, cache=False), options
     )
@@ -136,15 +164,28 @@ def _bare(where: str, array: Any, options: GridReadOptions) -> RawGrid:
 
 
 def _opened(where: str, opener: Callable[[bool], Any], options: GridReadOptions) -> RawGrid:
-    """Open with decoded times, or without where the calendar is none that NumPy has."""
+    """Open with decoded times, or without where the calendar is none that NumPy has and this is allowed."""
     with _reading(where, _OPEN_ERRORS):
         try:
             data = opener(True)
         except (ValueError, ImportError, OverflowError) as error:
             data = opener(False)
+            _refuse_calendar(where, data, options)
             _log.warning("%s: times left out: %s", where, limits.one_line(error))
     with _reading(where):
         return _from_dataset(where, data, options)
+
+
+def _refuse_calendar(where: str, data: Any, options: GridReadOptions) -> None:
+    """Refuse moments that no date of the usual calendar is, unless they are to be left out."""
+    name = next((name for name in data.coords if str(name).lower() in TIME), None)
+    if options.calendar == "ignore" or name is None:
+        return
+    told = {key: short(str(data[name].attrs.get(key, "none"))) for key in ("units", "calendar")}
+    raise UserError(
+        f"{where}: {name} with units {told['units']} and calendar {told['calendar']}; expected units such as 'hours "
+        "since 1979-01-01' in the standard calendar; pass --data.calendar ignore to read frames without times"
+    )
 
 
 def _from_dataset(where: str, data: Any, options: GridReadOptions) -> RawGrid:
@@ -178,7 +219,7 @@ def _from_dataset(where: str, data: Any, options: GridReadOptions) -> RawGrid:
     raw = RawGrid(
         where=where,
         values=store,
-        times=_times(where, data, time),
+        times=_times(where, data, time, options),
         channels=tuple(channels),
         units=tuple(units) if any(units) else (),
         y=_coordinate(data, y),
@@ -249,10 +290,12 @@ def _axes(where: str, data: Any, name: str) -> tuple[str, str, str, list[str]]:
     return found["time"], found["row"], found["column"], rest
 
 
-def _times(where: str, data: Any, name: str) -> NDArray[np.datetime64] | None:
+def _times(where: str, data: Any, name: str, options: GridReadOptions) -> NDArray[np.datetime64] | None:
     if name not in data.coords:
         return None
     values = data[name].values
+    if values.dtype.kind == "O":  # moments of a calendar with other days than NumPy's
+        _refuse_calendar(where, data, options)
     if values.dtype.kind != "M":
         _log.warning("%s: %s holds %s and no moments; frames go without times", where, name, values.dtype)
         return None
@@ -269,9 +312,14 @@ def _own_facts(where: str, data: Any) -> dict[str, Any]:
         return {}
     facts: dict[str, Any] = {}
     attributes = data.attrs
+    if attributes.get("looked_at") is True:
+        facts["look_bytes"] = 0
     for name in ("clip_names", "channels", "units"):
         if isinstance(given := attributes.get(name), list):
             facts[name] = tuple(str(word) for word in given)
+    axes: Any = attributes.get("axis_names")
+    if isinstance(axes, list) and len(axes) == 2:
+        facts["names"] = {"y": str(axes[0]), "x": str(axes[1])}
     bounds: Any = attributes.get("value_range")
     if isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds):
         facts["value_range"] = (float(bounds[0]), float(bounds[1]))

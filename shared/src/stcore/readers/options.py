@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 from stcore.errors import UserError
@@ -23,6 +24,9 @@ class EventReadOptions:
     """Column of the second coordinate; empty looks for y, lat, latitude."""
     mark_column: str = ""
     """Column of marks, integers or words; empty looks for mark, type; `none` reads the events as unmarked."""
+    mark_edges: tuple[float, ...] = ()
+    """Ascending numbers at which a column of sizes (magnitudes, amounts) is cut into marks, for tables: 6.5 7 makes
+    `<6.5`, `6.5-7` and `>=7`. The mark column must then be named."""
     sequence_column: str = ""
     """Column of sequence ids; empty looks for sequence, sequence_id; without one the file is one sequence."""
     time_unit: str = ""
@@ -50,6 +54,11 @@ class EventReadOptions:
             raise UserError(f"data.max-bytes: {self.max_bytes}; expected 0 (half of memory) or more")
         if not 0.0 <= self.window < float("inf"):
             raise UserError(f"data.window: {self.window}; expected 0 (leave sequences whole) or a length of time")
+        edges = self.mark_edges
+        if any(not low < high for low, high in pairwise((float("-inf"), *edges, float("inf")))):
+            raise UserError(f"data.mark-edges: {edges}; expected finite numbers, each above the one before")
+        if edges and self.mark_column.lower() in ("", "none"):
+            raise UserError("data.mark-edges: without data.mark-column; expected the name of the column to cut")
         if not self.time_column:
             raise UserError("data.time-column: ''; expected the name of a column")
         if len(self.separator) > 1:

@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -101,6 +102,18 @@ def _label(where: str, value: Any, index: int, place: Callable[[int], str], colu
     if len(text) > 200 or not text.isprintable():
         raise UserError(f"{where}: {place(index)}: {column} is {short(value)}; expected a word of at most 200 letters")
     return text
+
+
+def with_size_classes(rows: Rows, size: NDArray[np.float64], edges: tuple[float, ...]) -> Rows:
+    """Return the rows with marks that say between which `edges` the size of each event lies; missing sizes stay so.
+
+    >>> labels = with_size_classes(Rows("", np.zeros(3), np.zeros((3, 2)), str), np.array([5.0, 7.0, 6.5]), (6.5,))
+    >>> labels.labels, labels.mark.tolist()
+    (('<6.5', '>=6.5'), [0, 1, 1])
+    """
+    between = [f"{low:g}-{high:g}" for low, high in pairwise(edges)]
+    codes = np.where(np.isfinite(size), np.searchsorted(edges, size, side="right"), -1).astype(np.int64)
+    return replace(rows, mark=codes, labels=(f"<{edges[0]:g}", *between, f">={edges[-1]:g}"), ordered=True)
 
 
 def to_events(rows: Rows, options: EventReadOptions) -> EventSequences:

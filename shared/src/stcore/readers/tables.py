@@ -18,7 +18,7 @@ from stcore.readers import limits
 from stcore.readers.columns import CSV_METADATA, METADATA_KEY, choose_columns, parse_metadata, unit_of, with_metadata
 from stcore.readers.limits import short, shown
 from stcore.readers.options import EventReadOptions
-from stcore.readers.rows import Rows, mark_labels
+from stcore.readers.rows import Rows, mark_labels, with_size_classes
 from stcore.readers.stamps import any_stamps, parse_stamps
 
 _MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "none", "-nan"]
@@ -314,7 +314,9 @@ def _rows(
         place=place,
         columns=(columns["time"], columns["x"], columns["y"], columns["mark"]),
     )
-    if columns["mark"]:
+    if columns["mark"] and options.mark_edges:
+        rows = with_size_classes(rows, number("mark"), options.mark_edges)
+    elif columns["mark"]:
         codes, values = _encoded(table.column(columns["mark"]), columns["mark"], where)
         first = _first_rows(codes, len(values))
         labels = mark_labels(where, values, lambda index: place(int(first[index])), columns["mark"])

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -132,9 +132,11 @@ class ConvLSTMForecaster(FrameModel):
         future: Float[Tensor, "batch horizon channel height width"],
         *,
         truth: Float[Tensor, "batch step"] | None = None,
+        valid: Bool[Tensor, "batch frame channel height width"] | None = None,
     ) -> FrameLoss:
         value_range = self.config.clamp if self.config.clamp_in_loss else "none"
-        return mean_squared_error(self.raw(history, future.shape[1]), future, value_range=value_range)
+        raw = self.raw(history, future.shape[1])
+        return mean_squared_error(raw, future, value_range=value_range, valid=valid)
 
 
 class ConvLSTM(EnhancedModule):

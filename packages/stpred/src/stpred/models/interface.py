@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from stpred.models.configs import FrameShape
@@ -54,6 +55,7 @@ class FrameModel(nn.Module, ABC):
         future: Float[Tensor, "batch horizon channel height width"],
         *,
         truth: Float[Tensor, "batch step"] | None = None,
+        valid: Bool[Tensor, "batch frame channel height width"] | None = None,
     ) -> FrameLoss:
         """Training objective.
 
@@ -62,4 +64,18 @@ class FrameModel(nn.Module, ABC):
             future: frames that follow them.
             truth: 1 where a step is fed with the true frame rather than with the model's own guess; its length and
                 meaning follow from `sampling`. None feeds as at test time.
+            valid: where history and future, one after the other, hold data; whatever number stands in for a missing
+                value (a finite one), the loss does not ask for it. None: everywhere.
         """
+
+
+def without_missing(
+    guesses: Float[Tensor, "*batch channel height width"],
+    frames: Float[Tensor, "*batch channel height width"],
+    valid: Bool[Tensor, "*batch channel height width"] | None,
+) -> Float[Tensor, "*batch channel height width"]:
+    """Return the guesses, but what stands in `frames` where no data is: no error there, and no gradient.
+
+    A mean over all values then gives each value that was observed the same weight, in whatever batch it lies.
+    """
+    return guesses if valid is None else torch.where(valid, guesses, frames)

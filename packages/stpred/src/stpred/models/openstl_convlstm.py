@@ -61,12 +61,7 @@ class OpenSTLConvLSTM(RecurrentStack[Layers]):
 
     def __init__(self, config: OpenSTLConvLSTMConfig, frame: FrameShape) -> None:
         super().__init__(config, frame)
-        norm = (self.rows, self.columns) if config.layer_norm else None
-        inputs = (self.channels, *config.hidden[:-1])
-        self.any_size = not config.layer_norm
-        self.layers = nn.ModuleList(
-            ConvLSTMLayer(below, own, config.kernel, norm) for below, own in zip(inputs, config.hidden, strict=True)
-        )
+        self.layers = self.build_layers(ConvLSTMLayer, config)
 
     @classmethod
     def from_config(

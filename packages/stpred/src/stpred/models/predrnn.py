@@ -89,13 +89,7 @@ class _SpatiotemporalStack(RecurrentStack[Memories]):
 
     def __init__(self, config: StackConfig, frame: FrameShape) -> None:
         super().__init__(config, frame)
-        norm = (self.rows, self.columns) if config.layer_norm else None
-        inputs = (self.channels, *config.hidden[:-1])
-        self.any_size = not config.layer_norm
-        self.layers = nn.ModuleList(
-            SpatiotemporalLayer(below, own, config.kernel, norm)
-            for below, own in zip(inputs, config.hidden, strict=True)
-        )
+        self.layers = self.build_layers(SpatiotemporalLayer, config)
 
     def project(self, frames: Tensor) -> Tensor:
         """Apply the first layer's input convolution."""

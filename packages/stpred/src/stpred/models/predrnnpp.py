@@ -122,12 +122,8 @@ class PredRNNpp(RecurrentStack[CausalState]):
 
     def __init__(self, config: PredRNNppConfig, frame: FrameShape) -> None:
         super().__init__(config, frame)
+        self.layers = self.build_layers(CausalLayer, config)
         norm = (self.rows, self.columns) if config.layer_norm else None
-        inputs = (self.channels, *config.hidden[:-1])
-        self.layers = nn.ModuleList(
-            CausalLayer(below, own, config.kernel, norm) for below, own in zip(inputs, config.hidden, strict=True)
-        )
-        self.any_size = not config.layer_norm
         self.highway = GradientHighway(config.hidden[0], config.kernel, norm)
 
     @classmethod

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from stcore.errors import UserError
 from stpred.models.configs import ValueRange
-from stpred.models.interface import FrameLoss
+from stpred.models.interface import FrameLoss, without_missing
 
 State = TypeVar("State")
 
@@ -63,7 +63,9 @@ def mean_squared_error(
     future: Float[Tensor, "batch horizon channel height width"],
     *,
     value_range: ValueRange,
+    valid: Bool[Tensor, "batch frame channel height width"] | None = None,
 ) -> FrameLoss:
-    """Mean over all values, after the clamp (`value_range="none"`: without)."""
-    total = F.mse_loss(clamp_range(raw, value_range), future)
+    """Mean over all values, after the clamp (`value_range="none"`: without); `valid` as in `FrameModel.loss`."""
+    here = None if valid is None else valid[:, -future.shape[1] :]
+    total = F.mse_loss(without_missing(clamp_range(raw, value_range), future, here), future)
     return FrameLoss(total, {"mse": total})

@@ -12,7 +12,7 @@ local to a call, and steps can be computed twice in place of being kept.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from stcore.errors import UserError
 from stpred.models.configs import FrameShape, StackConfig
-from stpred.models.interface import FrameLoss, FrameModel
+from stpred.models.interface import FrameLoss, FrameModel, without_missing
 from stpred.patches import reshape_patch, reshape_patch_back
 
 State = TypeVar("State")
@@ -35,6 +35,7 @@ History = Float[Tensor, "batch time channel height width"]
 Future = Float[Tensor, "batch horizon channel height width"]
 Patches = Float[Tensor, "batch step channel rows columns"]
 Truth = Float[Tensor, "batch fed"] | None
+Valid = Bool[Tensor, "batch frame channel height width"] | None
 Feed = bool | Bool[Tensor, "batch"]
 """What one step is fed with: the true frame (True), the guess of the step before (False), or one per sample."""
 
@@ -127,6 +128,22 @@ class RecurrentStack(FrameModel, Generic[State]):
         self.any_size = False
         self.head = nn.Conv2d(config.hidden[-1], self.channels, 1, bias=False)
 
+    def build_layers(
+        self, layer: Callable[[int, int, int, tuple[int, int] | None], nn.Module], config: StackConfig
+    ) -> nn.ModuleList:
+        """Make a layer of each width, fed by the one below it; those with layer norm fit frames of one size only.
+
+        Args:
+            layer: takes channels of the input, its own, the kernel, and rows and columns of the maps for layer norm.
+            config: sizes.
+        """
+        self.any_size = not config.layer_norm
+        norm = (self.rows, self.columns) if config.layer_norm else None
+        inputs = (self.channels, *config.hidden[:-1])
+        return nn.ModuleList(
+            layer(below, own, config.kernel, norm) for below, own in zip(inputs, config.hidden, strict=True)
+        )
+
     @abstractmethod
     def project(self, frames: Float[Tensor, "batch channel rows columns"]) -> Float[Tensor, "batch projected ..."]:
         """Compute what the first layer makes of frames alone: no state enters, so many steps go at once."""
@@ -154,7 +171,7 @@ class RecurrentStack(FrameModel, Generic[State]):
         guesses, _ = self._unroll(reshape_patch(history, self.patch), feeds, skip=length - 1, penalise=False)
         return reshape_patch_back(guesses, self.patch)
 
-    def loss(self, history: History, future: Future, *, truth: Truth = None) -> FrameLoss:
+    def loss(self, history: History, future: Future, *, truth: Truth = None, valid: Valid = None) -> FrameLoss:
         """Training objective over all guesses, of the history's own frames too.
 
         Args:
@@ -162,10 +179,12 @@ class RecurrentStack(FrameModel, Generic[State]):
             future: frames that follow them.
             truth: 1 where the true frame is fed: for all frames of the future but the last (`sampling` scheduled), or
                 for all frames but the first and the last (reverse). None feeds as at test time.
+            valid: where history and future, one after the other, hold data.
         """
         guesses, penalties = self._guess(history, future, truth)
         frames = reshape_patch(torch.cat([history[:, 1:], future], dim=1), self.patch)
-        return self.objective(guesses, frames, penalties)
+        here = None if valid is None else reshape_patch(valid[:, 1:], self.patch)
+        return self.objective(without_missing(guesses, frames, here), frames, penalties)
 
     def next_frames(
         self, history: History, future: Future, *, truth: Truth = None
