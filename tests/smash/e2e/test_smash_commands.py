@@ -44,7 +44,8 @@ def test_evaluate_prints_baselines_and_writes_figures(
     assert main(["evaluate", str(folder / name), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     rows = {row["name"]: row for row in found["tables"]["smash"]["rows"]}
-    assert set(found["tables"]) == {"smash", "marginal", "constant rate"}
+    rivals = ["marginal", "constant rate", "inhomogeneous Poisson", "self-exciting"]
+    assert list(found["tables"]) == ["smash", *rivals] and list(found["better"]) == rivals
     assert rows["gap_crps"]["low"] <= rows["gap_crps"]["value"] <= rows["gap_crps"]["high"]
     assert ("mark_log_loss" in rows) == (name == "run")
     assert "one step ahead" in found["facts"]["protocol"]
@@ -59,8 +60,9 @@ def test_evaluate_takes_other_data(folder: Path, capsys: pytest.CaptureFixture[s
     clustered_city().simulate(4, duration=8.0, seed=9).write(folder / "other.csv")
     capsys.readouterr()
     arguments = ["evaluate", str(folder / "run"), "--data", str(folder / "other.csv"), "--no-figures", "--json"]
-    assert main([*arguments, "--out", str(folder)]) == 0
-    assert json.loads(capsys.readouterr().out)["tables"]["smash"]["sequences"] <= 4
+    assert main([*arguments, "--no-rivals", "--out", str(folder)]) == 0
+    tables = json.loads(capsys.readouterr().out)["tables"]
+    assert tables["smash"]["sequences"] <= 4 and set(tables) == {"smash", "marginal", "constant rate"}
 
 
 def test_predict_names_sequences_times_and_marks(folder: Path, world: EventSequences) -> None:

@@ -12,6 +12,7 @@ from smash import table
 from smash.metrics import ScoreTable, event_scores, join, summarise
 from stcore.errors import UserError
 from stcore.metrics import calibration
+from stcore.metrics.calibration import LevelMap
 
 EVENTS, SAMPLES, MARKS = 90, 25, 3
 SEQUENCE = torch.arange(EVENTS) // 10
@@ -146,6 +147,41 @@ def test_bootstrap_does_not_depend_on_how_many_weights_are_drawn_at_once(monkeyp
     for weights in (1, 250):
         monkeypatch.setattr(table, "BOOTSTRAP_WEIGHTS", weights)
         _assert_equal(scored.summary(replicates=100, seed=5), whole)
+
+
+def test_rows_in_which_another_forecaster_is_better_are_found_and_only_large_gains_are_sure():
+    forecast = _forecast()
+    blurred = {**forecast, "gap_samples": forecast["gap_samples"] + 3.0}
+    moved = {**forecast, "location_samples": forecast["location_samples"] + 5.0}
+    good, late, lost = (_in_chunks(event_scores(**given, legacy=False, floor=False), SEQUENCE, [])
+                        for given in (forecast, blurred, moved))  # fmt: skip
+    assert good.advantage(good) == {}
+    better = late.advantage(good)
+    assert better["gap_crps"] and better["mae_gap"] and "location_energy" not in better
+    assert "gap_crps" not in good.advantage(late)
+    found = lost.advantage(late)
+    assert found["location_energy"] and found["distance_location"] and "gap_crps" not in found
+    assert not late.advantage(good, replicates=0)["gap_crps"], "without replicates nothing is sure"
+    rows = {table: {row["name"]: row["value"] for row in table.summary(replicates=0)["rows"]} for table in (good, late)}
+    assert set(better) == {name for name in rows[good] if rows[good][name] < rows[late][name]}
+
+
+def test_regions_of_mapped_levels_are_those_levels():
+    forecast, levels = _forecast(), torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
+    plain = event_scores(**forecast, legacy=False)
+    same = event_scores(**forecast, legacy=False, regions=LevelMap(levels, levels))
+    for name in ("location_covered", "location_pit_low", "location_pit_high"):
+        np.testing.assert_allclose(same[name].double(), plain[name].double(), atol=1e-12)
+    wider = LevelMap(levels, levels.sqrt())
+    mapped = event_scores(**forecast, legacy=False, regions=wider)
+    asked = tuple(wider(torch.tensor(calibration.LEVELS, dtype=torch.float64)).tolist())
+    assert torch.equal(
+        mapped["location_covered"], event_scores(**forecast, legacy=False, levels=asked)["location_covered"]
+    )
+    assert torch.equal(mapped["floor/location_covered"], plain["floor/location_covered"])
+    # The smallest level whose region holds the truth is where coverage begins.
+    begins = plain["location_covering"][:, None] <= torch.tensor(calibration.LEVELS, dtype=torch.float64)
+    assert torch.equal(begins, plain["location_covered"])
 
 
 def test_chunks_of_other_columns_are_refused():

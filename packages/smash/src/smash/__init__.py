@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from smash.config import PRESETS, DataConfig, ModelConfig, SamplerConfig, TrainConfig
     from smash.evaluate import Report
+    from smash.intensity import rates
     from smash.model import Smash
     from smash.predict import Drawn, Forecaster
+    from smash.rollout import predict_steps, predict_within
     from stcore.events import EventSequences
 
 _HOMES = {
@@ -27,6 +29,9 @@ _HOMES = {
     "SamplerConfig": "smash.config",
     "Smash": "smash.model",
     "TrainConfig": "smash.config",
+    "predict_steps": "smash.rollout",
+    "predict_within": "smash.rollout",
+    "rates": "smash.intensity",
 }
 
 __all__ = [
@@ -40,6 +45,9 @@ __all__ = [
     "SamplerConfig",
     "Smash",
     "TrainConfig",
+    "predict_steps",
+    "predict_within",
+    "rates",
 ]
 
 

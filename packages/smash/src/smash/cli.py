@@ -24,7 +24,11 @@ PROGRAM = Program(
             options.forecast_defaults,
         ),
         "predict": Command(
-            "forecast the next event: quantiles, regions, P(mark)", options.PredictOptions, "smash.predict:command",
+            "forecast next events: quantiles, regions, P(mark), several steps", options.PredictOptions,
+            "smash.predict:command", options.forecast_defaults,
+        ),
+        "intensity": Command(
+            "the rate of events over time, by kind", options.IntensityOptions, "smash.intensity:command",
             options.forecast_defaults,
         ),
         "sample": Command(

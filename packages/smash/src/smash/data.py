@@ -159,6 +159,9 @@ class TrainingBatches:
 
     def order(self, epoch: int) -> list[Indices]:
         data, usable = self.config.data, predictable(self.events.lengths)
+        if data.epoch_share < 1.0:
+            count = max(1, round(data.epoch_share * len(usable)))
+            usable = np.sort(random_stream(self.config.seed, "share", epoch).choice(usable, count, replace=False))
         batches = length_batches(self.events.lengths[usable], seed=self.config.seed, epoch=epoch,
                                  max_samples=data.batch_sequences, max_tokens=data.batch_tokens)  # fmt: skip
         return [usable[batch] for batch in batches]
@@ -171,8 +174,11 @@ class TrainingBatches:
 
 
 def draws(events: EncodedEvents, ids: Indices, config: TrainConfig, *stream: str | int) -> Tensor:
-    """Return standard normal draws (target, perturbation, 3) for the predicted events of the sequences `ids`."""
-    count = config.loss.perturbations
+    """Return standard normal draws (target, perturbation, 3) for the predicted events of the sequences `ids`.
+
+    Densities are trained without noise: none are drawn then.
+    """
+    count = config.loss.perturbations if config.model.law == "score" else 0
     rows = [
         random_stream(config.seed, *stream, int(i)).standard_normal((max(0, length - 1), count, 3), dtype=np.float32)
         for i, length in zip(ids, events.lengths[ids], strict=True)

@@ -1,17 +1,22 @@
-"""The rate of events in physical time, from the closed-form law of the gap."""
+"""The rate of events in physical time, from the closed-form law of the gap: in Python and as a command."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from smash.predict import Forecaster
+from smash.options import IntensityOptions
+from smash.predict import Columns, Forecaster, events_of, timestamps
 from smash.sampling import gap_law
+from stcore.cli import Outcome
 from stcore.errors import UserError
 from stcore.events import EventSequences
+from stcore.tables import check_table_path, write_table
 
 
 def rate_in_time(forecaster: Forecaster, events: EventSequences, times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,3 +54,50 @@ def rate_in_time(forecaster: Forecaster, events: EventSequences, times: NDArray[
         joint = [law.log_joint_at(unit, torch.full_like(unit, mark, dtype=torch.int64)) for mark in marks]
     slope = forecaster.features.log_gap_slope(gap)
     return torch.cat([(value.cpu() + slope).exp() / left.cpu() for value in joint], dim=1).numpy()
+
+
+def rates(forecaster: Forecaster, events: EventSequences, *, points: int = 500, ahead: float = 0.0) -> Columns:
+    """Return the rate of events over every sequence that has one, at evenly spaced times.
+
+    Args:
+        forecaster: the model.
+        events: sequences.
+        points: times in each, from its first event on.
+        ahead: how long after its last event to go on, in the unit of time of the data.
+
+    Returns:
+        `sequence_id`, `time` (and `timestamp` where the origin of sequences is known), `rate` and, for marked events,
+        `rate_<mark>`, in events per unit of time.
+    """
+    return Columns.joined(list(_pieces(forecaster, events, points, ahead)))
+
+
+def command(options: IntensityOptions) -> Outcome:
+    """Do `smash intensity`."""
+    check_table_path(options.out)
+    forecaster = Forecaster.load(options.run, device=options.device)
+    events = events_of(options, forecaster)
+    rows = write_table(options.out, _pieces(forecaster, events, options.points, options.ahead))
+    written = [str(options.out)]
+    if options.figure is not None:
+        from smash.drawing import draw_intensity
+
+        written.append(draw_intensity(forecaster, events, options.figure, ahead=options.ahead))
+    units = {"time": events.time_unit, "rate": f"events per unit of time ({events.time_unit})"}
+    return Outcome(f"{rows:,} rows in {', '.join(written)}", {"files": written, "rows": rows, "units": units})
+
+
+def _pieces(
+    forecaster: Forecaster, events: EventSequences, points: int, ahead: float
+) -> Iterator[dict[str, NDArray[Any]]]:
+    for index in np.flatnonzero(events.lengths > 0):
+        one = events.select([int(index)])
+        times = np.linspace(one.time[0], one.time[-1] + ahead, points)
+        rate = rate_in_time(forecaster, one, times)
+        columns: dict[str, NDArray[Any]] = {"sequence_id": np.repeat(np.array(one.sequence_id), points), "time": times}
+        if one.origin is not None:
+            columns["timestamp"] = timestamps(np.repeat(one.origin, points), times, one.time_unit)
+        columns["rate"] = rate.sum(axis=1)
+        if forecaster.features.mark_names:
+            columns |= {f"rate_{name}": rate[:, kind] for kind, name in enumerate(forecaster.features.mark_names)}
+        yield columns

@@ -26,7 +26,7 @@ from torch import Tensor
 from smash.table import Row, ScoreTable, Summary, summarise
 from stcore.errors import UserError
 from stcore.metrics import calibration, scores
-from stcore.metrics.calibration import LEVELS
+from stcore.metrics.calibration import LEVELS, LevelMap
 from stcore.metrics.density import Kernel, density_at, density_on_grid, fit_kernel, leave_one_out
 
 __all__ = [
@@ -101,6 +101,7 @@ def event_scores(
     legacy: bool = True,
     floor: bool = True,
     extra: Mapping[str, Float[Tensor, "event"]] | None = None,
+    regions: LevelMap | None = None,
 ) -> dict[str, Tensor]:
     """Score the samples of a chunk of events; chunks may be of any size, for `ScoreTable` or `join`.
 
@@ -117,6 +118,7 @@ def event_scores(
         floor: also score one sample of each event against the others, under `floor/<name>`.
         extra: further per-event columns, such as exact log densities, kept as they are (`gap_log_density` and
             `gap_mark_log_density`, in nats, become rows of the table).
+        regions: which level of region to take for each nominal one; by default that level.
 
     Returns:
         Per-event tensors of float64 and bool, with the event as first axis.
@@ -128,7 +130,7 @@ def event_scores(
     nominal = torch.tensor(levels, dtype=torch.float64, device=gap_samples.device)
     with _one_thread():
         result = _gap_scores(gap_samples, gap, nominal, legacy=legacy)
-        result |= _location_scores(location_samples, location, nominal, legacy=legacy)
+        result |= _location_scores(location_samples, location, nominal, legacy=legacy, regions=regions)
         marks = None if mark is None else _MarkForecast.read(mark, mark_probability, mark_samples, num_marks)
         if marks is not None and mark is not None:
             result |= marks.against(mark)
@@ -185,6 +187,7 @@ def _gap_scores(
         "gap_error_median": scores.absolute_error(scores.quantiles(drawn, levels.new_tensor([0.5]))[:, 0], gap),
         "gap_error_mean": scores.absolute_error(drawn.mean(1), gap),
         "gap_covered": calibration.covered_below(drawn, gap, levels),
+        "gap_covering": calibration.covering_level(drawn, gap),
     }
     result["gap_pit_low"], result["gap_pit_high"] = calibration.pit_interval(drawn, gap)
     if legacy:
@@ -197,7 +200,7 @@ def _gap_scores(
 
 def _location_scores(
     samples: Float[Tensor, "event sample 2"], location: Float[Tensor, "event 2"], levels: Float[Tensor, "level"], *,
-    legacy: bool,
+    legacy: bool, regions: LevelMap | None = None,
 ) -> dict[str, Tensor]:  # fmt: skip
     drawn = samples.double()
     kernel = fit_kernel(drawn)
@@ -207,10 +210,16 @@ def _location_scores(
         "location_energy": scores.energy_score(drawn, location, fair=True),
         "location_error_median": scores.distance(scores.geometric_median(drawn), location),
         "location_error_mean": scores.distance(drawn.mean(1), location),
-        "location_covered": calibration.covered_by_rank(at_samples, at_truth[:, 0], levels),
+        "location_covering": 1.0 - calibration.covering_level(at_samples, at_truth[:, 0]),
         "location_degenerate": kernel.ridged,
     }
-    result["location_pit_low"], result["location_pit_high"] = calibration.pit_interval(at_samples, at_truth[:, 0])
+    asked = levels if regions is None else regions(levels)
+    result["location_covered"] = calibration.covered_by_rank(at_samples, at_truth[:, 0], asked)
+    low, high = calibration.pit_interval(at_samples, at_truth[:, 0])
+    if regions is not None:  # the rank of a density is 1 minus the level of the smallest region that holds its place
+        low, high = 1.0 - regions.covered(1.0 - low), 1.0 - regions.covered(1.0 - high)
+        high = torch.maximum(high, low + 1e-9)
+    result["location_pit_low"], result["location_pit_high"] = low, high
     if legacy:
         result["legacy_location_covered"] = at_truth >= legacy_location_threshold(kernel, levels, samples=drawn)
     return result

@@ -1,4 +1,4 @@
-"""The model: a history encoder and a score network (Li et al., ICML 2024, section 4)."""
+"""The model: a history encoder and a score network (Li et al., ICML 2024, section 4), or densities in its place."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smash.chunks import mean_over_chunks
 from smash.config import LossConfig, ModelConfig, NoiseConfig
+from smash.density import DensityLoss, DensityNetwork
 from smash.encoder import HistoryEncoder, LegacyMasks
 from smash.gradient import can_be_by_hand, mean_loss_by_hand
 from smash.loss import LossTerms, MeanLoss, mean_loss, score_matching
@@ -46,7 +47,7 @@ class Targets(NamedTuple):
 
 
 class Smash(nn.Module):
-    """Score model of the next event given the history.
+    """Model of the next event given the history.
 
     Args:
         config: sizes.
@@ -56,8 +57,11 @@ class Smash(nn.Module):
     def __init__(self, config: ModelConfig, *, num_marks: int) -> None:
         super().__init__()
         self.config, self.num_marks = config, num_marks
-        self.encoder = HistoryEncoder(config, num_marks=num_marks)
-        self.score = ScoreNetwork(config.width, config.units, num_marks)
+        self.encoder = HistoryEncoder(config, num_marks=num_marks) if _encodes(config) else None
+        if config.law == "density":
+            self.density = DensityNetwork(config, num_marks=num_marks)
+        else:
+            self.score = ScoreNetwork(config.width, config.units, num_marks)
 
     @property
     def marked(self) -> bool:
@@ -74,7 +78,17 @@ class Smash(nn.Module):
         """Summarise events 0 to i at every position i; what stands at padded positions means nothing."""
         masks = LegacyMasks(time, location) if self.config.legacy_masks else None
         present = _before(lengths, time.shape[1])
-        return self.encoder(time, location, mark if self.marked else None, present=present, masks=masks)
+        marks = mark if self.marked else None
+        if self.encoder is None:
+            return self.density.pack(None, time, location, marks)
+        encoded = self.encoder(time, location, marks, present=present, masks=masks)
+        return self.density.pack(encoded, time, location, marks) if self.config.law == "density" else encoded
+
+    @property
+    def loss_parts(self) -> tuple[str, ...]:
+        """Names of the parts of the loss."""
+        names = ("gap", "location") if self.config.law == "density" else ("gap_score", "location_score")
+        return (*names, "mark") if self.marked else names
 
     def lengths(self, batch: Batch) -> Int[Tensor, "sequence"]:
         """Events that count in each sequence: all, but for the original's masks."""
@@ -95,16 +109,18 @@ class Smash(nn.Module):
         *,
         noise: NoiseConfig,
         loss: LossConfig,
-    ) -> MeanLoss:
+    ) -> MeanLoss | DensityLoss:
         """Mean loss of every predicted event of the batch, in the order of `targets`.
 
         Args:
             batch: padded sequences.
-            draws: standard normal draws, one row per predicted event (`num_targets`).
+            draws: standard normal draws, one row per predicted event (`num_targets`); densities use none.
             noise: noise levels.
             loss: smoothing of the mark loss, and weights.
         """
         targets = self.targets(batch)
+        if self.config.law == "density":
+            return self.density.mean_loss(*targets, loss)
         if can_be_by_hand(targets.condition):
             return mean_loss_by_hand(self.score, *targets, draws, noise=noise, loss=loss)
         chunks = list(_chunks(targets, draws))
@@ -141,6 +157,10 @@ def _chunks(targets: Targets, draws: Tensor) -> Iterator[tuple[Targets, Tensor]]
         part = slice(start, start + size)
         mark = None if targets.mark is None else targets.mark[part]
         yield Targets(targets.condition[part], targets.value[part], mark), draws[part]
+
+
+def _encodes(config: ModelConfig) -> bool:
+    return config.law == "score" or config.density.encoded
 
 
 def num_targets(lengths: Int[Tensor, "sequence"]) -> int:

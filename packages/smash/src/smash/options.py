@@ -43,6 +43,12 @@ class EvaluateOptions(ForecastOptions):
     """Which part to score; a single file given with --data is scored whole."""
     legacy: bool = True
     """Also compute the figures of the paper (`legacy_*`)."""
+    rivals: bool = True
+    """Also score classical processes fitted to the training part: an inhomogeneous Poisson and a self-exciting one.
+    The fit takes seconds and is kept beside the run; scoring them adds about a third to the time."""
+    calibrate: bool = False
+    """Fit the calibration to the val part and keep it beside the run; an evaluation reports it beside the raw figures
+    from then on, and `predict --calibrated` uses it."""
     figures: bool = True
     """Also draw the figures."""
     out: Path | None = None
@@ -58,11 +64,17 @@ class PredictOptions(ForecastOptions):
     at: Literal["last", "every"] = "last"
     """`last`: the event after the end of each sequence; `every`: each event after the first, from those before it."""
     levels: tuple[float, ...] = (0.05, 0.25, 0.5, 0.75, 0.95)
-    """Levels of the quantiles."""
+    """Levels of the quantiles; each is also the upper end of the one-sided interval from 0."""
+    intervals: tuple[float, ...] = ()
+    """Levels of the shortest (highest-density) intervals of the gap."""
     region_levels: tuple[float, ...] = (0.5, 0.9)
     """Shares of the location's probability inside the regions."""
     regions: Path | None = None
     """File for the regions as GeoJSON polygons."""
+    calibrated: bool = False
+    """Adjust levels and probabilities by what `smash evaluate RUN --calibrate` found."""
+    figures: Path | None = None
+    """Folder for figures of these forecasts, drawn for the sequence of median length."""
     steps: int = 1
     """Events ahead: above 1, sampled events join the history, and each step has a row with its spread."""
     horizon: float = 0.0
@@ -79,6 +91,28 @@ class PredictOptions(ForecastOptions):
             raise UserError(f"--horizon {self.horizon}; expected a length of time, without --steps")
         if self.within is not None and not self.horizon:
             raise UserError("--within: without --horizon; expected both")
+        if self.calibrated and (self.steps > 1 or self.horizon):
+            raise UserError("--calibrated: with --steps or --horizon; expected the forecast of one event, as fitted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntensityOptions(ForecastOptions):
+    """Compute the rate of events over time, given what came before each time."""
+
+    out: Path
+    """File to write: .csv or .parquet."""
+    points: int = 500
+    """Times in each sequence, evenly spaced from its first event on."""
+    ahead: float = 0.0
+    """How long after the last event to go on, in the unit of time of the data."""
+    figure: Path | None = None
+    """Picture of the sequence of median length: .png, .pdf or .svg."""
+
+    def __post_init__(self) -> None:
+        if self.points < 2:
+            raise UserError(f"--points {self.points}; expected 2 or more")
+        if not 0.0 <= self.ahead < float("inf"):
+            raise UserError(f"--ahead {self.ahead}; expected a length of time, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

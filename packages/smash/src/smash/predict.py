@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from smash.calibrated import REMEDY, Calibration
 from smash.config import SamplerConfig, TrainConfig
 from smash.data import Features, consecutive, event_seed
 from smash.model import Batch, Smash
@@ -26,11 +29,12 @@ from smash.regions import regions
 from smash.sampling import gap_law, sample
 from smash.train import restore_features
 from stcore.baselines import EventSamples
-from stcore.cli import Outcome
+from stcore.cli import Outcome, run_of
 from stcore.configuration import from_plain
 from stcore.errors import UserError
 from stcore.events import CALENDAR_UNITS, EventSequences
 from stcore.files import write_atomically
+from stcore.metrics.calibration import shortest_interval
 from stcore.metrics.scores import geometric_median, quantiles
 from stcore.readers import read_event_parts, read_events_or_parts
 from stcore.tables import check_table_path, write_table
@@ -45,6 +49,32 @@ ENCODE_TOKENS = 4096
 """Padded events that are encoded at once."""
 
 
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Levels of the quantiles, unless others are asked for."""
+
+
+class Columns(dict[str, NDArray[Any]]):
+    """A table: columns of equal length by name, ready for `pandas.DataFrame` and `pyarrow.table`."""
+
+    def frame(self) -> Any:
+        """Return a pandas data frame.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise UserError("data frame: pandas is not installed; expected it; pip install pandas, or take the columns "
+                            "as they are") from error  # fmt: skip
+        return pandas.DataFrame(self)
+
+    @classmethod
+    def joined(cls, parts: Sequence[dict[str, NDArray[Any]]]) -> Columns:
+        """Put tables of the same columns below each other; no columns without tables."""
+        return cls({name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {})
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """Samples of a chunk of events, in physical units, and which events they are of."""
@@ -56,6 +86,10 @@ class Drawn:
     samples: EventSamples
     extra: dict[str, Tensor]
     """Exact log densities of the events that came (nats, in the unit of time), when these are known."""
+
+    def calibrated(self, calibration: Calibration) -> Drawn:
+        """Return the same events with calibrated gaps and marks."""
+        return Drawn(self.sequence, self.event, calibration.samples(self.samples), {})
 
 
 class Forecaster:
@@ -94,6 +128,27 @@ class Forecaster:
         model = Smash(config.model, num_marks=features.num_marks)
         model.load_state_dict(checkpoint.part("model"))
         return cls(model.to(pick_device(device)), features, config, {**checkpoint.metadata, "path": str(path)})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Checksum of the weights: what is fitted to the forecasts of one model must not be used with another."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            found.update(name.encode())
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def calibration(self) -> Calibration:
+        """Return the calibration that `smash evaluate RUN --calibrate` kept beside the run.
+
+        Raises:
+            UserError: there is none, or it belongs to other weights.
+        """
+        run = run_of(Path(str(self.facts.get("path", "."))))
+        found = Calibration.load(run, model=self.fingerprint)
+        if found is None:
+            raise UserError(f"{run}: no calibration; expected one; {REMEDY}")
+        return found
 
     def stream(
         self, events: EventSequences, *, at: At = "every", sampler: SamplerConfig | None = None, seed: int | None = None
@@ -141,27 +196,35 @@ class Forecaster:
         self,
         events: EventSequences,
         *,
-        levels: Sequence[float] = (0.05, 0.25, 0.5, 0.75, 0.95),
+        levels: Sequence[float] = LEVELS,
+        intervals: Sequence[float] = (),
         at: At = "last",
         sampler: SamplerConfig | None = None,
         seed: int | None = None,
-    ) -> dict[str, Any]:
+        calibration: Calibration | None = None,
+    ) -> Columns:
         """Forecast next events as columns of a table.
 
         Args:
             events: histories.
-            levels: of the quantiles, in (0, 1).
+            levels: of the quantiles, in (0, 1); each is also the upper end of the one-sided interval from 0.
+            intervals: levels of the shortest (highest-density) intervals of the gap.
             at, sampler, seed: see `stream`.
+            calibration: adjusts gaps and marks; from `calibration()`.
 
         Returns:
             `sequence_id`, `event`; `last_time`; `gap_<level>` and `time_<level>` in the data's unit of time (and
-            `timestamp_<level>` where the origin of sequences is known); `x`, `y`, the geometric median of the
-            location; `p_<mark>` for marked events.
+            `timestamp_<level>` where the origin of sequences is known); `gap_low_<level>` and `gap_high_<level>`, the
+            ends of the shortest intervals; `x`, `y`, the geometric median of the location; `p_<mark>` for marked
+            events. `.frame()` makes it a data frame.
         """
-        parts = [self.table(drawn, events, levels) for drawn in self.stream(events, at=at, sampler=sampler, seed=seed)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+        chunks = self.stream(events, at=at, sampler=sampler, seed=seed)
+        adjusted = (drawn if calibration is None else drawn.calibrated(calibration) for drawn in chunks)
+        return Columns.joined([self.table(drawn, events, levels, intervals) for drawn in adjusted])
 
-    def table(self, drawn: Drawn, events: EventSequences, levels: Sequence[float]) -> dict[str, NDArray[Any]]:
+    def table(
+        self, drawn: Drawn, events: EventSequences, levels: Sequence[float], intervals: Sequence[float] = ()
+    ) -> dict[str, NDArray[Any]]:
         """Summarise the samples of a chunk as columns; see `predict`."""
         last = events.offsets[drawn.sequence] + drawn.event - 1
         columns: dict[str, NDArray[Any]] = {
@@ -175,11 +238,15 @@ class Forecaster:
             columns[f"time_{level:g}"] = columns["last_time"] + gaps[:, column]
             if events.origin is not None:
                 start = events.origin[drawn.sequence]
-                elapsed = columns[f"time_{level:g}"] * CALENDAR_UNITS[events.time_unit]
-                columns[f"timestamp_{level:g}"] = start + elapsed.round().astype("timedelta64[us]")
+                columns[f"timestamp_{level:g}"] = timestamps(start, columns[f"time_{level:g}"], events.time_unit)
+        if intervals:
+            ends = shortest_interval(drawn.samples.gap, torch.tensor(list(intervals), dtype=torch.float64))
+            for column, level in enumerate(intervals):
+                columns[f"gap_low_{level:g}"], columns[f"gap_high_{level:g}"] = (end[:, column].numpy() for end in ends)
         columns["x"], columns["y"] = geometric_median(drawn.samples.location).numpy().T
         if drawn.samples.mark_probability is not None:
-            shares = drawn.samples.mark_probability.double().mean(1).numpy()
+            probability = drawn.samples.mark_probability.double()
+            shares = (probability.mean(1) if probability.ndim == 3 else probability).numpy()
             columns |= {f"p_{name}": shares[:, index] for index, name in enumerate(self.features.mark_names)}
         return columns
 
@@ -230,14 +297,17 @@ def command(options: PredictOptions) -> Outcome:
 
         return rollout.command(options)
     forecaster = Forecaster.load(options.run, device=options.device)
+    calibration = forecaster.calibration() if options.calibrated else None
     events = events_of(options, forecaster)
     shapes: list[dict[str, Any]] = []
 
     def pieces() -> Iterator[dict[str, NDArray[Any]]]:
-        for drawn in forecaster.stream(events, at=options.at, sampler=options.sampler, seed=options.seed):
-            columns = forecaster.table(drawn, events, options.levels)
-            if options.regions is not None or options.region_levels:
-                found = regions(drawn.samples.location, options.region_levels)
+        for raw in forecaster.stream(events, at=options.at, sampler=options.sampler, seed=options.seed):
+            drawn = raw if calibration is None else raw.calibrated(calibration)
+            columns = forecaster.table(drawn, events, options.levels, options.intervals)
+            if options.region_levels:
+                asked = None if calibration is None else calibration.location
+                found = regions(drawn.samples.location, options.region_levels, asked=asked)
                 for level, areas in zip(options.region_levels, found.areas.T, strict=True):
                     columns[f"region_area_{level:g}"] = areas
                 if options.regions is not None:
@@ -250,15 +320,46 @@ def command(options: PredictOptions) -> Outcome:
         text = json.dumps({"type": "FeatureCollection", "features": shapes})
         write_atomically(options.regions, [text.encode()])
         written.append(str(options.regions))
-    units = {"gap": events.time_unit, "time": events.time_unit, "x": events.coordinates, "y": events.coordinates}
-    return Outcome(f"{rows:,} forecasts in {', '.join(written)}", {"files": written, "rows": rows, "units": units})
+    if options.figures is not None:
+        from smash.drawing import draw_forecasts
+
+        written += draw_forecasts(forecaster, events, options.figures, sampler=options.sampler, seed=options.seed,
+                                  calibration=calibration)  # fmt: skip
+    return Outcome(f"{rows:,} forecasts in {', '.join(written)}",
+                   {"files": written, "rows": rows, "units": units_of(events)})  # fmt: skip
+
+
+def timestamps(origin: NDArray[Any], time: NDArray[np.float64], unit: str) -> NDArray[Any]:
+    """Return the absolute times that lie `time` after `origin`; not a time where `time` is not finite."""
+    elapsed = np.where(np.isfinite(time), time, 0.0) * CALENDAR_UNITS[unit]
+    stamps = origin + elapsed.round().astype("timedelta64[us]")
+    return np.where(np.isfinite(time), stamps, np.datetime64("NaT"))
+
+
+def typical(events: EventSequences) -> EventSequences:
+    """Return the sequence of median length among those with events, as it stands for the others in figures."""
+    filled = np.flatnonzero(events.lengths > 0)
+    if not len(filled):
+        raise UserError("events: no sequence has one; expected something to forecast from")
+    order = np.argsort(events.lengths[filled], kind="stable")
+    return events.select([int(filled[order[len(filled) // 2]])])
+
+
+def units_of(events: EventSequences) -> dict[str, str]:
+    """Return the units of the columns of a forecast, by the beginning of their names."""
+    area = "square degrees" if events.coordinates == "degrees" else "square units of the coordinates"
+    return {"gap": events.time_unit, "time": events.time_unit, "last_time": events.time_unit, "x": events.coordinates,
+            "y": events.coordinates, "region_area": area, "p": "probability"}  # fmt: skip
 
 
 def _check_levels(options: PredictOptions) -> None:
-    for name, levels in (("--levels", options.levels), ("--region-levels", options.region_levels)):
+    asked = {"--levels": options.levels, "--intervals": options.intervals, "--region-levels": options.region_levels}
+    for name, levels in asked.items():
         wrong = [level for level in levels if not 0.0 < level < 1.0]
         if wrong:
             raise UserError(f"{name}: {wrong[0]}; expected shares between 0 and 1")
+    if options.regions is not None and not options.region_levels:
+        raise UserError("--regions: without --region-levels; expected levels of the regions")
     if options.regions is not None and not options.regions.parent.is_dir():
         raise UserError(f"{options.regions}: folder {options.regions.parent} does not exist; expected an existing one")
 

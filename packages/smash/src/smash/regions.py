@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stcore.metrics.calibration import LevelMap
 from stcore.metrics.density import density_on_grid, fit_kernel, leave_one_out
 
 GRID = 96
@@ -67,12 +68,15 @@ class Regions:
         ]
 
 
-def regions(samples: Float[Tensor, "event sample 2"], levels: Sequence[float]) -> Regions:
+def regions(
+    samples: Float[Tensor, "event sample 2"], levels: Sequence[float], *, asked: LevelMap | None = None
+) -> Regions:
     """Find the smallest regions that hold the given shares of the sampled locations.
 
     Args:
         samples: locations, at least three of each event.
         levels: shares inside, in (0, 1).
+        asked: which share to take for each level, when levels are calibrated.
     """
     kernel = fit_kernel(samples.double())
     low, high = samples.double().aminmax(dim=1)
@@ -80,6 +84,7 @@ def regions(samples: Float[Tensor, "event sample 2"], levels: Sequence[float]) -
     steps = torch.linspace(0.0, 1.0, GRID, dtype=torch.float64)
     axes = torch.lerp((low - margin)[:, :, None], (high + margin)[:, :, None], steps)
     density = density_on_grid(kernel, axes[:, 0], axes[:, 1])
-    shares = 1.0 - torch.tensor(list(levels), dtype=torch.float64)
-    thresholds = torch.quantile(leave_one_out(kernel), shares, dim=1).mT
+    shares = torch.tensor(list(levels), dtype=torch.float64)
+    inside = shares if asked is None else asked(shares)
+    thresholds = torch.quantile(leave_one_out(kernel), 1.0 - inside, dim=1).mT
     return Regions(tuple(levels), axes[:, 0].numpy(), axes[:, 1].numpy(), density.numpy(), thresholds.numpy())

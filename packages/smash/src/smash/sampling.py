@@ -32,6 +32,7 @@ from smash.gap import GapLaw
 from smash.loss import noise_levels
 from smash.model import Smash
 from smash.score import ROWS, ScoreNetwork, mark_distribution
+from stcore.errors import UserError
 
 CPU_ROWS, DEVICE_ROWS = 2400, 2**18
 """Samples in a chunk: on a CPU as many as keep the activations in cache, elsewhere enough to fill the device."""
@@ -83,12 +84,24 @@ def sample(
         torch.empty(count, samples, dtype=torch.int64, device=condition.device),
         condition.new_empty(count, samples, model.num_marks),
     )
-    for part in chunks(model, count, sampler=sampler):
+    for part in _parts(model, count, sampler):
         draws = SeededDraws(seeds[part], condition)
-        drawn = sample_with(model.score, condition[part], draws, sampler=padded, noise=noise)
+        if model.config.law == "density":
+            drawn = model.density.draw(condition[part], draws, padded.samples)
+        else:
+            drawn = sample_with(model.score, condition[part], draws, sampler=padded, noise=noise)
         for whole, piece in zip(result, drawn, strict=True):
             whole[part] = piece[:, :samples]
     return result
+
+
+def _parts(model: Smash, count: int, sampler: SamplerConfig) -> Iterator[slice]:
+    """Chunks of events; one event each for densities, whose products then have the same shapes for every event."""
+    if model.config.law == "score":
+        return chunks(model, count, sampler=sampler)
+    if sampler.mode != "exact":
+        raise UserError(f"sampler.mode: {sampler.mode!r} for a run of model.law density; expected exact")
+    return (slice(index, index + 1) for index in range(count))
 
 
 def sample_with(
@@ -111,7 +124,10 @@ def sample_with(
 def gap_law(
     model: Smash, condition: Float[Tensor, "event condition"], *, sampler: SamplerConfig, noise: NoiseConfig
 ) -> GapLaw:
-    """Law of the next gap and mark in closed form, smoothed by sigma_time (the model knows no sharper one).
+    """Law of the next gap and mark in closed form.
+
+    Of a score model it is smoothed by sigma_time (it knows no sharper one); of densities it is the law itself, on their
+    own grid, whatever the sampler.
 
     Args:
         model: the model.
@@ -119,6 +135,8 @@ def gap_law(
         sampler: `grid_size`; `confine` keeps the law on [0, 1], else the grid is wider by 4 sigma_time on both sides.
         noise: noise levels the model was trained with.
     """
+    if model.config.law == "density":
+        return model.density.gap_law(condition)
     laws = [
         _law(FrozenScore(model.score, condition[part]), sampler, noise)
         for part in chunks(model, len(condition), sampler=sampler)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stcore.errors import UserError
@@ -215,19 +216,44 @@ class ScoreTable:
             return self._by_batch
         return self._over_all if prefix else self._by_sequence
 
-    def _intervals(self, replicates: int, seed: int) -> dict[str, tuple[float, float]]:
-        """Find the 95 % intervals of the rows that are not batched, but for those of infinite spread."""
+    def advantage(self, other: ScoreTable, *, replicates: int = 1000, seed: int = 0) -> dict[str, bool]:
+        """Tell which rows of the other table, of the same events, are better than here, and which beyond chance.
+
+        Args:
+            other: the scores of another forecaster.
+            replicates: bootstrap replicates over sequences, the same for both tables.
+            seed: seed of the bootstrap.
+
+        Returns:
+            For each row that is better there, whether the 95 % interval of the difference leaves out 0.
+        """
+        shared = [figure for figure in self._figures if not figure.batched and figure.name in self._by_sequence
+                  and figure.name in other._by_sequence]  # fmt: skip
+        mine, theirs = (table._replicates(shared, replicates, seed) for table in (self, other))
+        found: dict[str, bool] = {}
+        for figure in shared:
+            sign = 1.0 if figure.better == "lower" else -1.0
+            if sign * (self._value(figure, "") - other._value(figure, "")) > 0.0:
+                gain = sign * (mine[figure.name] - theirs[figure.name])
+                found[figure.name] = bool(len(gain) and np.isfinite(gain).all() and np.quantile(gain, 0.025) > 0.0)
+        return found
+
+    def _replicates(self, figures: Sequence[_Figure], replicates: int, seed: int) -> dict[str, NDArray[np.float64]]:
+        """Compute each of these rows, which are not batched, for draws of whole sequences with replacement."""
         counts = self._by_sequence.counts
-        figures = [figure for figure in self._figures if figure.name in self._by_sequence]
         spread: dict[str, list[Tensor]] = {figure.name: [] for figure in figures}
         for weights in _bootstrap_weights(len(counts), replicates, seed):
             drawn = (weights @ counts)[:, None]
             for figure in figures:
                 spread[figure.name].append(figure.combine(weights @ self._by_sequence.sums(figure.name) / drawn))
+        return {name: torch.cat(parts).numpy() if parts else np.zeros(0) for name, parts in spread.items()}
+
+    def _intervals(self, replicates: int, seed: int) -> dict[str, tuple[float, float]]:
+        """Find the 95 % intervals of the rows that are not batched, but for those of infinite spread."""
+        figures = [figure for figure in self._figures if figure.name in self._by_sequence]
         intervals: dict[str, tuple[float, float]] = {}
-        for name, parts in spread.items():
-            values = torch.cat(parts).numpy() if parts else np.array([np.nan])
-            if np.isfinite(values).all():
+        for name, values in self._replicates(figures, replicates, seed).items():
+            if len(values) and np.isfinite(values).all():
                 low, high = np.quantile(values, (0.025, 0.975))
                 intervals[name] = (float(low), float(high))
         return intervals

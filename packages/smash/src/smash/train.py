@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from smash.config import OptimiserConfig, TrainConfig
 from smash.data import EncodedEvents, Features, TrainingBatches, draws, predictable
+from smash.density import DensityLoss
+from smash.density_start import start_density
 from smash.loss import MeanLoss
 from smash.model import Batch, Smash
 from smash.options import DEFAULT_PRESET, TrainOptions
@@ -62,6 +64,8 @@ def train(
     encoded = parts.map(features.encode)
     torch.manual_seed(derive_seed(config.seed, "weights"))
     model = Smash(config.model, num_marks=features.num_marks)
+    if config.model.law == "density" and not start:
+        start_density(model.density, encoded.train, features, seed=config.seed)
     if init_from and start:
         _load_weights(model, start)
     optimiser = make_optimiser(model, config.optimiser)
@@ -103,7 +107,7 @@ class Step:
 
     def __call__(self, model: nn.Module, batch: tuple[Batch, Tensor], context: StepContext) -> Loss:
         events, noise = batch
-        means: MeanLoss = model(events, noise, noise=self._config.noise, loss=self._config.loss)
+        means: MeanLoss | DensityLoss = model(events, noise, noise=self._config.noise, loss=self._config.loss)
         return Loss(means.total, float(len(noise)), parts_of(means))
 
 
@@ -122,19 +126,25 @@ class Validation:
             ids = usable[chosen]
             batch = Batch(*(None if part is None else part.to(device) for part in self._events.batch(ids)))  # pyright: ignore[reportArgumentType]
             noise = draws(self._events, ids, config, "validation").to(device)
-            means: MeanLoss = model(batch, noise, noise=config.noise, loss=config.loss)
+            means: MeanLoss | DensityLoss = model(batch, noise, noise=config.noise, loss=config.loss)
             values = {"loss": means.total, **parts_of(means)}
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + value.double() * len(noise)
             sums["targets"] += len(noise)
-        names = ["loss", "gap_score", "location_score", *(["mark"] if getattr(model, "marked", False) else [])]
+        names = ["loss", *_bare(model).loss_parts]
         totals = {"targets": sums["targets"], **{name: sums.get(name, 0.0) for name in names}}
         summed = sum_over_ranks(totals, ranks=self._ranks, device=device)
         count = summed.pop("targets")
         return {f"val/{name}": value / count for name, value in summed.items()}
 
 
-def parts_of(means: MeanLoss) -> dict[str, Tensor]:
+def _bare(model: nn.Module) -> Smash:
+    """Take the model out of what several processes wrap it in."""
+    found = getattr(model, "module", model)
+    return found if isinstance(found, Smash) else model  # pyright: ignore[reportReturnType]
+
+
+def parts_of(means: MeanLoss | DensityLoss) -> dict[str, Tensor]:
     """Return the parts of a loss under the names that they are logged with."""
     return {name: value for name, value in means._asdict().items() if name != "total" and value is not None}
 
