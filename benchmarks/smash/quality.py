@@ -107,7 +107,7 @@ def run(
                 chosen = replace(chosen, fit=replace(chosen.fit, max_steps=20))
             named = f"{name}-{seed}" if seeds else name
             about = {"set": name, "part": part, "every": int(every), "samples": 20 if quick else int(samples),
-                     "config": _difference(chosen, PRESETS[name])}  # fmt: skip
+                     "config": _difference(chosen, _reference(chosen, name))}  # fmt: skip
             with_rivals = rivals == "self-exciting" and number == 0
             yield from _one(chosen, Path(runs) / named, parts, about, rivals=with_rivals)
 
@@ -157,6 +157,11 @@ def _best(folder: Path) -> dict[str, float]:
     return {name: value for name, value in best.items() if name.startswith("val/") or name == "step"}
 
 
+def _reference(config: TrainConfig, name: str) -> TrainConfig:
+    """Return what a line states its configuration against: presets by densities may change, the defaults do not."""
+    return PRESETS[name] if config.model.law == "score" else TrainConfig()
+
+
 def _difference(config: TrainConfig, preset: TrainConfig) -> dict[str, Any]:
     def value(path: str) -> Any:
         found: Any = config
@@ -172,7 +177,7 @@ def _rows(report: Report, about: Row, *, several: bool) -> Iterator[Row]:
         figures = {row["name"]: row["value"] for row in summary["rows"]}
         words = [about["set"], forecaster]
         if about["every"] > 1:
-            words.append(f"each {about['every']}th sequence")
+            words.append(f"1 sequence in {about['every']}")
         if about["part"] != "test":
             words += [f"on {about['part']}", json.dumps(about["config"], sort_keys=True)]
         if several:
@@ -191,14 +196,18 @@ def table(rows: Sequence[Row]) -> str:
     lines: list[list[str]] = []
     scored = [row for row in rows if row.get("part", "test") == "test"]
     for row in scored:
-        name = f"{row['set']} (seed {row['seed']})" if row["case"].endswith(f"seed {row['seed']}") else row["set"]
-        lines.append([name, row["forecaster"], *(_cell(row["figures"].get(name)) for name in SHOWN)])
+        name = row["set"]
+        if row.get("every", 1) > 1:
+            name += f", 1 sequence in {row['every']}"
+        if row["case"].endswith(f"seed {row['seed']}"):
+            name += f", seed {row['seed']}"
+        lines.append([name, row["forecaster"], *(_cell(row["figures"].get(figure)) for figure in SHOWN)])
         if row["forecaster"] == "smash":
-            lines.append([name, "*perfect*", *(_cell(row["perfect"].get(name)) for name in SHOWN)])
-            lines.append([name, "*constant*", *(_cell(_constant(row["constants"], name)) for name in SHOWN)])
+            lines.append([name, "*perfect*", *(_cell(row["perfect"].get(figure)) for figure in SHOWN)])
+            lines.append([name, "*constant*", *(_cell(_constant(row["constants"], figure)) for figure in SHOWN)])
             published = PUBLISHED.get(row["set"])
             if published:
-                lines.append([name, "*paper*", *(_cell(published.get(name)) for name in SHOWN)])
+                lines.append([name, "*paper*", *(_cell(published.get(figure)) for figure in SHOWN)])
     note = "Constant: training median gap, most frequent training mark. Paper: table 1 of Li et al., 2024."
     return f"{markdown(header, lines)}\n\n{note} {provenance(scored)}"
 

@@ -107,10 +107,11 @@ def _rows(dataset: str, model: str, report: Report, seconds: float, forecaster: 
 
 def table(rows: Sequence[Row]) -> str:
     """Lay the results out: one line per set and forecaster; the naive ones once a set."""
-    header = ["set", "forecaster", "parameters", *SHOWN.values(), "MSE, first and last lead", "MSE / best naive"]
+    header = ["set", "forecaster", "parameters", "weights of step", *SHOWN.values(), "MSE, first and last lead",
+              "MSE / best naive"]  # fmt: skip
     lines: list[list[str]] = []
     seen: set[tuple[str, str]] = set()
-    for row in rows:
+    for row in sorted(rows, key=_place):
         own = row["forecaster"] == "stpred"
         name = row["model"] if own else f"*{row['forecaster']}*"
         if (row["set"], name) in seen:
@@ -119,6 +120,12 @@ def table(rows: Sequence[Row]) -> str:
         leads = row["per_lead_time"]["mse"]
         share = f"{row['share_of_naive']:.2f}" if own else ""
         size = f"{row['parameters'] / 1e6:.2f} M" if own else ""
+        step = str(row["step"]) if own else ""
         figures = [f"{row['figures'][metric]:.4g}" if metric in row["figures"] else "" for metric in SHOWN]
-        lines.append([row["set"], name, size, *figures, f"{leads[0]:.4g}, {leads[-1]:.4g}", share])
+        lines.append([row["set"], name, size, step, *figures, f"{leads[0]:.4g}, {leads[-1]:.4g}", share])
     return f"{markdown(header, lines)}\n\n{provenance(rows)}"
+
+
+def _place(row: Row) -> tuple[int, bool, int]:
+    """Return where a row goes: by set, networks before naive forecasts, in the order of the lists above."""
+    return list(SETS).index(row["set"]), row["forecaster"] != "stpred", list(MODELS).index(row["model"])

@@ -10,11 +10,12 @@ import pytest
 
 import smash.cli
 import stpred.cli
+import svq.cli
 from stcore.cli import parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "shared/README.md", *sorted(ROOT.glob("packages/*/README.md"))]
-PROGRAMS = {"smash": smash.cli.PROGRAM, "stpred": stpred.cli.PROGRAM}
+PROGRAMS = {"smash": smash.cli.PROGRAM, "stpred": stpred.cli.PROGRAM, "svq": svq.cli.PROGRAM}
 
 
 def _commands(document: Path) -> list[str]:
@@ -52,7 +53,7 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("member", ["shared", "packages/smash", "packages/stpred"])
+@pytest.mark.parametrize("member", ["shared", "packages/smash", "packages/stpred", "packages/svq"])
 def test_members_are_complete(member: str) -> None:
     for name in ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"):
         assert (ROOT / member / name).stat().st_size > 50

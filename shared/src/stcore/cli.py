@@ -29,6 +29,8 @@ from stcore.files import to_json
 from stcore.variants import choose_by_flags, fields_of
 
 ConfigType = TypeVar("ConfigType")
+MANY = 60
+"""Names that an error lists at most."""
 
 
 class Outcome(NamedTuple):
@@ -243,7 +245,8 @@ def pick_preset(presets: Mapping[str, ConfigType], name: str) -> ConfigType:
     if name in presets:
         return presets[name]
     near = difflib.get_close_matches(name, presets, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(presets)}"
+    known = ", ".join(presets) if len(presets) <= MANY else f"{len(presets)} names; see config list"
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {known}"
     raise UserError(f"--preset: no preset {name!r}; {hint}")
 
 

@@ -88,8 +88,12 @@ def export_forecaster(
         temporary.unlink(missing_ok=True)
     data = {"file": str(path), "format": kind, "history": forecaster.history, "horizon": ahead, "difference": worst}
     shape = " x ".join(map(str, forecaster.shape))
-    text = f"{path}: (batch, {forecaster.history}, {shape}) to (batch, {ahead}, {shape}), units of the data; "
-    return Outcome(f"{text}differs from this model by {worst:.1e} of the largest value at most", data)
+    lines = [
+        f"{path}: (batch, {forecaster.history}, {shape}) to (batch, {ahead}, {shape}), units of the data, rows and "
+        "columns as in training",
+        f"differs from this model by {worst:.1e} of the largest value at most",
+    ]
+    return Outcome("\n".join(lines), data)
 
 
 def _frames(forecaster: TrainedForecaster, batch: int, seed: int) -> Tensor:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stcore.coordinates import in_file_order
 from stcore.errors import UserError
 from stcore.frame_scaling import Scaling
 from stcore.grids import GridSeries
@@ -56,15 +57,18 @@ class TrainedForecaster:
 
         Args:
             frames: the past in the units of the data, an array or tensor (time, channel, height, width) or with a
-                leading batch axis; (time, height, width) for one channel. The last `history` frames are used.
+                leading batch axis; (time, height, width) for one channel; rows and columns as in training. Or a
+                series, which tells the order of its rows and columns itself. The last `history` frames are used.
             horizon: frames to forecast, any number; by default as many as in evaluation.
 
         Returns:
-            The forecast in the units of the data, with the axes of `frames`.
+            The forecast in the units of the data, with the axes of `frames`; rows and columns as given.
 
         Raises:
             UserError: another shape than the model's, too few frames, values that are not finite.
         """
+        if isinstance(frames, GridSeries):
+            return self._predict_series(frames, horizon)
         given = np.asarray(frames.detach().cpu() if isinstance(frames, Tensor) else frames)
         single = given.ndim == 3 and self.shape[0] == 1
         batch = given[None, :, None] if single else given[None] if given.ndim == 4 else given
@@ -78,6 +82,18 @@ class TrainedForecaster:
             raise UserError("frames: values that are not finite; expected numbers")
         forecast = self.forecast(torch.from_numpy(past), self.horizon if horizon is None else horizon).numpy()
         return forecast[0, :, 0] if single else forecast[0] if given.ndim == 4 else forecast
+
+    def ordered(self, series: GridSeries) -> GridSeries:
+        """Return a series with rows and columns in the order of training; here as it is."""
+        return series
+
+    def _predict_series(self, series: GridSeries, horizon: int | None) -> NDArray[np.float32]:
+        """Forecast what follows the end of a series."""
+        self.check(series, "frames")
+        ordered, last = self.ordered(series), series.runs()[-1]
+        past = ordered.frames(last[-self.history :])
+        ahead = self.predict(past, horizon)
+        return ahead if ordered is series else np.ascontiguousarray(in_file_order(ahead, ordered.turned))
 
     def forecast(
         self, history: Float[Tensor, "batch time channel height width"], horizon: int

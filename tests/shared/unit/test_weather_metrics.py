@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 import torch
 
+from stcore import baselines_grids
 from stcore.errors import UserError
+from stcore.metrics import weather
 from stcore.metrics.weather import WeatherMetrics, latitude_weights
 
 RNG = np.random.default_rng(5)
@@ -172,3 +176,8 @@ def test_nothing_and_another_horizon_are_refused() -> None:
     metrics = scored(fields(), fields())
     with pytest.raises(UserError, match="2 lead times of 2 channels after 3 of 2"):
         metrics.update(fields(1, 2, 2, 4, 6), fields(1, 2, 2, 4, 6))
+
+
+@pytest.mark.parametrize("module", [weather, baselines_grids])
+def test_examples_in_docstrings_hold(module: object) -> None:
+    assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from smash import rollout
 from smash.cli import main
 from smash.predict import Forecaster
 from stcore.events import EventSequences
@@ -169,7 +170,10 @@ def test_predict_several_events_ahead(folder: Path, world: EventSequences) -> No
     assert float(rows[0]["time_0.5"]) <= float(rows[1]["time_0.5"]) <= float(rows[2]["time_0.5"])
 
 
-def test_predict_an_event_within_a_region_and_horizon(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_predict_an_event_within_a_region_and_horizon(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "MOST_EVENTS", 5)
     everywhere = {"type": "Polygon", "coordinates": [[[-99, -99], [99, -99], [99, 99], [-99, 99]]]}
     (folder / "everywhere.geojson").write_text(json.dumps(everywhere))
     out = folder / "within.csv"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from smash import rollout
 from smash.calibrated import Calibration
 from smash.cli import main
 from smash.predict import Columns, Forecaster
@@ -97,7 +98,8 @@ def test_calibrated_asks_for_a_calibration_of_these_weights(folder: Path, capsys
     assert "--calibrated: with --steps" in capsys.readouterr().err
 
 
-def test_steps_and_chances_in_python_are_those_of_the_commands(folder: Path) -> None:
+def test_steps_and_chances_in_python_have_dates_and_intervals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollout, "MOST_EVENTS", 5)
     forecaster = Forecaster.load(folder / "run", device="cpu")
     events = EventSequences.read(folder / "events.parquet").select([0, 5])
     table = predict_steps(forecaster, events, steps=3, trajectories=8, seed=2)

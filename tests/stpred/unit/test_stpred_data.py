@@ -132,7 +132,7 @@ def test_presets_name_data_sets_that_are_looked_for(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("STCORE_DATA", str(tmp_path))
     with pytest.raises(UserError, match=r"^kth: not found under STCORE_DATA=.*; expected class folders"):
         read_parts(PRESETS["kth/convlstm"].data)
-    (tmp_path / "KTH").mkdir()
+    (tmp_path / "KTH" / "boxing").mkdir(parents=True)
     assert published_folder("kth") == str(tmp_path / "KTH")
     assert published_folder("frames.npy") == "frames.npy"
 

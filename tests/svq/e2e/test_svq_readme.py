@@ -19,9 +19,8 @@ from svq.presets import KNOWN, short_names
 README = (Path(__file__).parents[3] / "packages/svq/README.md").read_text()
 FENCED = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [line for language, text in FENCED if not language for line in text.replace("\\\n", " ").splitlines()]
-CALLS = [
-    line.split("svq.cli ")[-1].removeprefix("svq ") for line in COMMANDS if re.search(r"(^|-- )svq(\.cli)? ", line)
-]
+OURS = [line for line in COMMANDS if re.search(r"(^|-- )svq(\.cli)? ", line)]
+CALLS = [line.split("svq.cli ")[-1].removeprefix("svq ") for line in OURS]
 
 
 def test_the_five_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

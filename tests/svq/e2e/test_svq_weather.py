@@ -53,9 +53,10 @@ def test_an_archive_becomes_a_store_with_its_parts(
     assert (found["frames"], found["channels"]) == (150, ["t2m"])
     described = answer(capsys, "data", "describe", "--data", tmp_path / "t2m.zarr")["all"]
     assert (described["frames"], described["clips"]) == (150, 3)
-    words = ("--preset", "t2m/svq-gsta", "--data", tmp_path / "t2m.zarr", "--data.format", "auto", "--data.variable",
-             "t2m", *MODEL)  # fmt: skip
+    words = ("--preset", "t2m/svq-gsta", "--data", tmp_path / "t2m.zarr", *MODEL)
     whole = answer(capsys, "train", *words, "--run", tmp_path / "store")
     direct = ("--preset", "t2m/svq-gsta", "--data", archive, *YEARS, *MODEL)
     again = answer(capsys, "train", *direct, "--run", tmp_path / "archive")
     assert whole["best"] == pytest.approx(again["best"], rel=1e-6)
+    assert main(["train", *map(str, words), "--data.protocol", "paper", "--run", str(tmp_path / "paper")]) == 2
+    assert "a store; expected the folders of WeatherBench" in capsys.readouterr().err

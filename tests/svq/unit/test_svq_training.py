@@ -13,20 +13,21 @@ from torch import Tensor
 
 from stcore.errors import UserError
 from stcore.frame_scaling import Scaling
+from stcore.grids import GridSeries
 from stcore.readers.weatherbench import SETS
 from stcore.splits import Parts
 from stcore.weather_paper import paper_parts
 from svq.codebook import examine
 from svq.config import DataConfig, LossConfig, TrainConfig
 from svq.data import batches_of, leads_of, read_parts, windows_of
-from svq.evaluate import verdict
+from svq.evaluate import evaluate, verdict
 from svq.lpips import Lpips
 from svq.models import FrameShape, QuantizerConfig
 from svq.models.sparse import SVQ
 from svq.paper import as_published
 from svq.predict import Forecaster
 from svq.presets import DEMO
-from svq.train import Objective, Rates, Validation, error_sum, make_model, make_optimiser
+from svq.train import Objective, Rates, Validation, error_sum, make_model, make_optimiser, train
 
 TINY = replace(
     DEMO, data=replace(DEMO.data, history=2, horizon=2, batch=3),
@@ -63,6 +64,20 @@ def test_missing_cells_have_no_gradient() -> None:
         found.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
     # The divergence compares whole frames, so what fills a gap must not matter there either.
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+def test_channels_last_changes_rounding_only(tmp_path: Path) -> None:
+    series = weather(12)
+    parts = Parts(series, series, series)
+    short = replace(
+        TINY, fit=replace(TINY.fit, epochs=1, max_steps=2), schedule=replace(TINY.schedule, kind="constant")
+    )
+    found = [
+        train(replace(short, channels_last=last), parts=parts, run=tmp_path / str(last), device="cpu", quiet=True).best
+        for last in (False, True)
+    ]
+    assert found[0] is not None
+    assert found[1] == pytest.approx(found[0], rel=1e-3)
 
 
 def test_the_second_loss_of_tau_is_added() -> None:
@@ -150,6 +165,19 @@ def test_the_paper_s_protocol_is_that_of_the_core(variable: str, frames: int) ->
     assert model.simvp.legacy_drop_path
 
 
+def test_rows_of_any_order_give_the_same_forecast() -> None:
+    config = replace(TINY, data=replace(TINY.data, order="common"))
+    series = weather(6)
+    assert series.y is not None
+    forecaster = Forecaster(make_model(config, SHAPE), Scaling.fit(series, "standard"), config, SHAPE, {})
+    upside_down = replace(series, values=series.values[:, :, ::-1], y=series.y[::-1])
+    expected = forecaster.predict(series, 3)
+    np.testing.assert_array_equal(forecaster.predict(upside_down, 3)[:, :, ::-1], expected)
+    np.testing.assert_array_equal(forecaster.predict(series.frames([4, 5]), 3), expected)
+    with pytest.raises(UserError, match="frames: 1 of them; expected at least 2"):
+        forecaster.predict(series.select([0, 1, 2, 5]))
+
+
 def test_strict_windows_follow_one_another() -> None:
     strict = replace(paper("mv").data, protocol="strict")
     assert windows_of(weather(20), strict).offsets is None
@@ -225,6 +253,36 @@ def lpips_state() -> dict[str, Tensor]:
         state[f"net.{name}.bias"] = torch.zeros(out)
         state[f"lin{at}.model.1.weight"] = torch.rand(1, out, 1, 1, generator=generator)
     return state
+
+
+def test_lpips_is_a_column_where_weights_are_there() -> None:
+    rng = np.random.default_rng(0)
+    series = GridSeries(values=rng.integers(0, 255, (8, 1, 32, 32)).astype(np.uint8), value_range=(0, 255))
+    forecaster = Forecaster(make_model(TINY, FrameShape(1, 32, 32)), Scaling.fit(series, "auto"), TINY,
+                            FrameShape(1, 32, 32), {})  # fmt: skip
+    report = evaluate(forecaster, series, series, limit=2, lpips=Lpips(lpips_state()))
+    assert list(report.more) == ["svq", "persistence", "damped persistence", "climatology"]
+    assert all(found["lpips"] > 0.0 for found in report.more.values())
+    assert not any("lpips" in remark for remark in report.remarks)
+    assert "lpips" in report.text()
+
+
+def test_sets_of_several_variables_are_scored_by_group() -> None:
+    config = replace(paper("mv"), data=replace(paper("mv").data, protocol="strict"))
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(40, 12, 8, 16)).astype(np.float32) * np.arange(1, 13)[:, None, None]
+    times = np.datetime64("2000-01-01", "us") + np.arange(40) * np.timedelta64(6, "h")
+    series = GridSeries(values=values, times=times)
+    shape = FrameShape(12, 8, 16)
+    forecaster = Forecaster(make_model(config, shape), Scaling.fit(series, "standard"), config, shape, {})
+    report = evaluate(forecaster, series, series, limit=3)
+    found = report.more["persistence"]
+    groups = [found[f"rmse_{name}"] for name in ("r", "t", "u", "v")]
+    assert groups == sorted(groups)
+    assert found["rmse, mean of groups"] == pytest.approx(np.mean(groups))
+    assert report.facts["protocol"].startswith("protocol strict: trained on 1979 to 2015")
+    assert len(report.by_lead["svq"]["acc"]) == 4
+    assert all(-1.0 <= value <= 1.0 for value in report.by_lead["svq"]["acc"])
 
 
 def test_lpips_tells_pictures_apart(tmp_path: Path) -> None:

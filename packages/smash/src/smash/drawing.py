@@ -128,9 +128,13 @@ def draw_futures(
         x, y, rolled.cell_probability(x, y), history=history.location[-HISTORY:], region=rings,
         chance=None if region is None else rolled.probability_within(region, horizon),
         degrees=history.coordinates == "degrees",
-        title=f"Where events are expected within {horizon:g} {history.time_unit}",
+        title=f"Where events are expected within {horizon:g} {_plural(history.time_unit, horizon)}",
     )  # fmt: skip
     return _saved({"probability": chart}, folder)
+
+
+def _plural(unit: str, count: float) -> str:
+    return unit.removesuffix("s") if count == 1.0 else unit
 
 
 def draw_intensity(forecaster: Forecaster, events: EventSequences, path: Path, *, ahead: float = 0.0) -> str:

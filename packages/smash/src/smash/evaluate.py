@@ -46,8 +46,8 @@ class Report:
     constants: dict[str, dict[str, float]]
     """Errors of constant predictors."""
     better: dict[str, dict[str, bool]] = field(default_factory=dict[str, dict[str, bool]])
-    """For each rival the rows in which it does better than the model, and whether beyond chance (the 95 % bootstrap
-    interval of the difference over sequences leaves out 0)."""
+    """For each rival the rows, but for `legacy_*`, in which it does better than the model, and whether beyond chance
+    (the 95 % bootstrap interval of the difference over sequences leaves out 0)."""
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
     """Run, step, protocol, sampler, seed, units."""
 
@@ -146,7 +146,11 @@ def evaluate(
             samples = rival.sample(rows, chosen.samples, seed=seed)
             scored[name].update(_score(samples, truth), sequence)
     tables = {name: table.summary() for name, table in scored.items()}
-    better = {name: scored[MODEL].advantage(scored[name]) for name in others}
+    gains = {name: scored[MODEL].advantage(scored[name]) for name in others}
+    better = {
+        rival: {name: sure for name, sure in rows.items() if not name.startswith("legacy_")}
+        for rival, rows in gains.items()
+    }
     facts = {
         "protocol": PROTOCOL, "samples": chosen.samples, "sampler": chosen.mode, "seed": seed,
         "time_unit": forecaster.features.time_unit, "coordinates": forecaster.features.coordinates,

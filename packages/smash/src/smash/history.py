@@ -124,30 +124,38 @@ class HistoryFeatures(nn.Module):
         box = 2.0 * location - 1.0
         marks = self._one_hot(mark, box)
         gap = F.pad(time.diff(dim=1), (1, 0)).clamp_min(0.0)
-        values = torch.cat([torch.ones_like(box[..., :1]), box, box.square().sum(-1, keepdim=True), marks], dim=-1)
-        faded = self._faded(gap, values)
-        count, x_sum, square, by_mark = faded.split([1, 2, 1, marks.shape[-1]], dim=-1)
-        centre = x_sum / count
-        spread = (square / count - centre.square().sum(-1, keepdim=True)).clamp_min(0.0)
-        elapsed = time - time[:, :1]
-        mean_gap = self.scale[3]
+        elapsed = (time - time[:, :1]) / self.scale[3]
+        place = torch.arange(1, time.shape[1] + 1, device=time.device).expand_as(time)
         parts = [
-            torch.log((count[..., 0] + 1.0) / (self._expected(elapsed / mean_gap) + 1.0 + 1.0)),
-            centre.flatten(2),
-            torch.log(spread[..., 0] + 1e-4),
-        ]
-        if marks.shape[-1]:
-            seen = (by_mark + PRIOR * self.shares) / (count + PRIOR)
-            parts.append(torch.log(seen).flatten(2))
-        parts += [
+            *self._counted(gap, elapsed, box, marks),
             self._latest_gaps(gap),
             *(_delayed(part, step) for step in range(LATEST - 1) for part in (box, marks)),
+            torch.stack([torch.log1p(elapsed), torch.log(place), time], dim=-1),
+            *(self._phase(time, period) for period in self.config.periods),
+            *(self._profile(time, period) for period in self.config.profiles),
         ]
-        place = torch.arange(1, time.shape[1] + 1, device=time.device).expand_as(time)
-        parts.append(torch.stack([torch.log1p(elapsed / mean_gap), torch.log(place), time], dim=-1))
-        parts += [self._phase(time, period) for period in self.config.periods]
-        parts += [self._profile(time, period) for period in self.config.profiles]
         return torch.cat(parts, dim=-1)
+
+    def _counted(
+        self, gap: Tensor, elapsed: Tensor, box: Float[Tensor, "sequence event 2"], marks: Tensor
+    ) -> list[Tensor]:
+        """At each speed of fading: events beside those expected, their centre and spread, and the shares of the marks.
+
+        Args:
+            gap: time since the event before.
+            elapsed: time since the first event, in mean gaps.
+            box: locations in [-1, 1].
+            marks: a one for each event's mark, no columns when unmarked.
+        """
+        values = torch.cat([torch.ones_like(box[..., :1]), box, box.square().sum(-1, keepdim=True), marks], dim=-1)
+        count, place, square, by_mark = self._faded(gap, values).split([1, 2, 1, marks.shape[-1]], dim=-1)
+        centre = place / count
+        spread = (square / count - centre.square().sum(-1, keepdim=True)).clamp_min(0.0)
+        rate = torch.log((count[..., 0] + 1.0) / (self._expected(elapsed) + 2.0))
+        parts = [rate, centre.flatten(2), torch.log(spread[..., 0] + 1e-4)]
+        if marks.shape[-1]:
+            parts.append(torch.log((by_mark + PRIOR * self.shares) / (count + PRIOR)).flatten(2))
+        return parts
 
     def _one_hot(self, mark: Tensor | None, like: Tensor) -> Float[Tensor, "sequence event mark"]:
         if self.num_marks == 1 or mark is None:

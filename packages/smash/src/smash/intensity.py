@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
+from smash.gap import GapLaw
 from smash.options import IntensityOptions
 from smash.predict import Columns, Forecaster, events_of, timestamps
 from smash.sampling import gap_law
@@ -18,12 +21,16 @@ from stcore.errors import UserError
 from stcore.events import EventSequences
 from stcore.tables import check_table_path, write_table
 
+POINTS_AT_ONCE = 1024
+"""Times whose laws are held at once."""
+
 
 def rate_in_time(forecaster: Forecaster, events: EventSequences, times: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the rate of events of each kind at `times`, given one sequence.
 
     The rate at t is that of the next event given the events before t, the density of its gap over the probability
-    that it has not come yet, and belongs to the law smoothed by sigma_time. Before the first event it is not defined.
+    that it has not come yet; of a score model it belongs to the law smoothed by sigma_time. Before the first event it
+    is not defined.
 
     Args:
         forecaster: the model.
@@ -41,19 +48,29 @@ def rate_in_time(forecaster: Forecaster, events: EventSequences, times: NDArray[
     if len(times) and float(np.min(times)) < events.time[0]:
         raise UserError(f"rate: time {np.min(times):g}; expected times from the first event, {events.time[0]:g}, on")
     last = np.searchsorted(events.time, times, side="right") - 1
+    used, which = np.unique(last, return_inverse=True)
     conditions = torch.cat([forecaster.conditions(events, at="every"), forecaster.conditions(events, at="last")])
     sampler = replace(forecaster.config.sampler, confine=False)
-    gap = torch.tensor(times - events.time[last])[:, None]
-    unit = forecaster.features.gap_unit(gap).to(forecaster.device)
     with torch.inference_mode():
-        law = gap_law(
-            forecaster.model, conditions[torch.from_numpy(last)], sampler=sampler, noise=forecaster.config.noise
-        )
-        left = (1.0 - law.cdf_at(unit)).clamp_min(1e-12)
-        marks = range(forecaster.features.num_marks)
-        joint = [law.log_joint_at(unit, torch.full_like(unit, mark, dtype=torch.int64)) for mark in marks]
+        law = gap_law(forecaster.model, conditions[torch.from_numpy(used)], sampler=sampler,
+                      noise=forecaster.config.noise)  # fmt: skip
+        gaps = torch.tensor(times - events.time[last])[:, None]
+        parts = torch.arange(len(times)).split(POINTS_AT_ONCE)
+        rate = [_rate(forecaster, law, torch.from_numpy(which)[part], gaps[part]) for part in parts]
+    return torch.cat(rate).numpy()
+
+
+def _rate(
+    forecaster: Forecaster, law: GapLaw, which: Int[Tensor, "point"], gap: Float[Tensor, "point 1"]
+) -> Float[Tensor, "point mark"]:
+    """Return the rate of each mark this long after the events that the laws `which` follow."""
+    own = GapLaw(law.grid, law.intensity[which], law.hazard[which])
+    unit = forecaster.features.gap_unit(gap).to(forecaster.device)
+    left = (1.0 - own.cdf_at(unit)).clamp_min(1e-12)
+    marks = range(forecaster.features.num_marks)
+    joint = [own.log_joint_at(unit, torch.full_like(unit, mark, dtype=torch.int64)) for mark in marks]
     slope = forecaster.features.log_gap_slope(gap)
-    return torch.cat([(value.cpu() + slope).exp() / left.cpu() for value in joint], dim=1).numpy()
+    return torch.cat([(value.cpu() + slope).exp() / left.cpu() for value in joint], dim=1)
 
 
 def rates(forecaster: Forecaster, events: EventSequences, *, points: int = 500, ahead: float = 0.0) -> Columns:

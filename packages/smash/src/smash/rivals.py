@@ -57,8 +57,7 @@ class PoissonLaw:
         if late is not None:
             early, held_back = late
             bins = max(RATE_BINS, key=lambda count: _log_likelihood(_rate(early, count), held_back))
-            places = (transitions(part).location for part in (early, held_back))
-            components = choose_components(*places, COMPONENTS)
+            components = choose_components(transitions(early).location, transitions(held_back).location, COMPONENTS)
         edges, rate = _rate(train, bins)
         counts = np.ones(1) if known.mark is None else np.bincount(known.mark, minlength=known.num_marks).astype(float)
         counts[counts == 0.0] = 0.5

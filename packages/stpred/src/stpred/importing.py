@@ -14,11 +14,11 @@ from torch import Tensor
 from stcore.cli import Outcome, pick_preset
 from stcore.configuration import to_plain
 from stcore.errors import UserError
+from stcore.frame_scaling import Scaling
 from stcore.training.checkpoint import save_checkpoint
 from stcore.training.run import Run
 from stpred.config import PRESETS, TrainConfig
 from stpred.convert import openstl, reference
-from stpred.data import Scaling
 from stpred.foreign import read_foreign
 from stpred.models import FrameShape, build
 from stpred.models.configs import ConvLSTMConfig

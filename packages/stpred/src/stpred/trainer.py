@@ -29,8 +29,9 @@ from stcore.training.loop import FitResult, Select, fit
 from stcore.training.memory_layout import put_channels_last
 from stcore.training.ranks import make_accelerator, share_path, sum_over_ranks, world_size
 from stcore.training.run import Run, find_checkpoint, load_for_resume
+from stcore.training.starting import weights_file
 from stpred.callbacks import Callback, Events
-from stpred.foreign import load_weights, read_foreign, start_of, weights_file
+from stpred.foreign import load_weights, read_foreign, start_of
 from stpred.hooked import (
     Hooked,
     HookedOptimiser,

@@ -42,6 +42,9 @@ class DataConfig(GridReadOptions):
     """Windows in a batch, over all processes."""
     drop_last: bool = False
     """Leave out a last batch of an epoch that is not full, as the original does."""
+    order: Literal["file", "common"] = "common"
+    """Order of rows and columns; `common` turns degrees so that latitude rises and longitudes join without a jump, and
+    forecasts are written in the order of their file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

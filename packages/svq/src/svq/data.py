@@ -8,6 +8,7 @@ were published (see `stcore.weather_paper`).
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from stcore.errors import UserError
@@ -36,7 +37,7 @@ def read_parts(config: TrainConfig) -> Parts[GridSeries]:
     Raises:
         UserError: the source cannot be read, or holds too little.
     """
-    data = replace(config.data, source=tuple(map(published_folder, config.data.source)))
+    data = _of_store(replace(config.data, source=tuple(map(published_folder, config.data.source))))
     if data.source == (GENERATED,):
         return generated_parts(Advection(), seed=config.seed)
     if config.protocol == "strict" or data.format == "weatherbench":
@@ -46,6 +47,26 @@ def read_parts(config: TrainConfig) -> Parts[GridSeries]:
         raise UserError(f"{', '.join(data.source)}: parts {', '.join(found)}; expected train and test: data.protocol "
                         "paper has no cut of its own")  # fmt: skip
     return Parts(found["train"], found["test"], found["test"])
+
+
+def is_store(data: DataConfig) -> bool:
+    """Return whether the source is one store of frames, cut when it was made."""
+    source = Path(data.source[0]) if len(data.source) == 1 else Path()
+    return source.suffix == ".zarr" and (source / "values").is_dir()
+
+
+def _of_store(data: DataConfig) -> DataConfig:
+    """Return how a store that `svq convert` made of WeatherBench is read: its three clips are the parts.
+
+    Raises:
+        UserError: the protocol is `paper`, which cuts the archive itself.
+    """
+    if data.format != "weatherbench" or not is_store(data):
+        return data
+    if data.protocol == "paper":
+        raise UserError(f"{data.source[0]}: a store; expected the folders of WeatherBench, which data.protocol paper "
+                        "cuts in its own way")  # fmt: skip
+    return replace(data, format="zarr", variable=(), levels=(), years=(), split_by="clip")
 
 
 def generated_parts(world: Advection, *, seed: int) -> Parts[GridSeries]:

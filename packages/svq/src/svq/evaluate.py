@@ -35,7 +35,7 @@ from stcore.sampling import Indices
 from stcore.training.run import Run
 from stcore.windows import Windows
 from svq.config import DataConfig
-from svq.data import leads_of, read_parts, windows_of
+from svq.data import is_store, leads_of, read_parts, windows_of
 from svq.lpips import Lpips
 from svq.options import EvaluateOptions
 from svq.paper import as_published
@@ -194,7 +194,7 @@ def _facts(
 ) -> dict[str, Any]:
     config = forecaster.config
     protocol = f"protocol {config.protocol}"
-    if config.data.format == "weatherbench":
+    if config.data.format == "weatherbench" and not is_store(config.data):
         protocol = f"protocol {describe_protocol(config.data)}"
     usually = " and ".join(usual.by) or "nothing"
     return {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stcore.cli import Outcome
-from stcore.coordinates import in_file_order
+from stcore.coordinates import in_common_order, in_file_order
 from stcore.errors import UserError
 from stcore.frame_forecasting import TrainedForecaster, forecast_series
 from stcore.frame_scaling import Scaling
@@ -61,6 +61,10 @@ class Forecaster(TrainedForecaster):
         model, config, shape = restore_model(checkpoint)
         facts = {**checkpoint.metadata, "path": str(checkpoint.path)}
         return cls(model.to(pick_device(device)), scaling, config, shape, facts)
+
+    def ordered(self, series: GridSeries) -> GridSeries:
+        """Return a series with rows and columns in the order of training (`data.order`)."""
+        return in_common_order(series) if self.config.data.order == "common" else series
 
     def with_scaling(self, scaling: Scaling) -> Forecaster:
         """Return the same model behind another scaling."""

@@ -230,6 +230,10 @@ def error_sum(
 def make_model(config: TrainConfig, shape: FrameShape) -> SimVP:
     """Return the model of a configuration, its weights a function of the seed."""
     torch.manual_seed(derive_seed(config.seed, "weights"))
+    return _build(config, shape)
+
+
+def _build(config: TrainConfig, shape: FrameShape) -> SimVP:
     # In the published runs the early blocks are skipped at times even where no skipping is asked for.
     simvp = replace(config.model, legacy_drop_path=True) if config.protocol == "paper" else config.model
     return build(simvp, config.quantizer, shape, config.data.history)
@@ -272,6 +276,6 @@ def restore_model(checkpoint: Checkpoint) -> tuple[SimVP, TrainConfig, FrameShap
     config = from_plain(TrainConfig, checkpoint.metadata["config"], where=str(checkpoint.path))
     frames = checkpoint.metadata["frames"]
     shape = FrameShape(frames["channels"], frames["height"], frames["width"])
-    model = make_model(config, shape)
+    model = _build(config, shape)
     load_weights(model, checkpoint)
     return model, config, shape

@@ -151,7 +151,7 @@ def _times(told: _Description, count: int, start: str | None, step: str | None) 
         found = parse_text(f"{told.where}: times", [str(one) for one in given])
     elif start:
         if not step:
-            raise UserError(f"{told.where}: start without step; expected both, such as step = \"1 hour\"")
+            raise UserError(f'{told.where}: start without step; expected both, such as step = "1 hour"')
         return regular_times(start, parse_step(step), count)
     else:
         return None

@@ -221,4 +221,3 @@ def require_whole(where: str, group: Any) -> None:
         if (have := array.nchunks_initialized) != array.nchunks:
             raise UserError(f"{where}: array {name} has {have:,} of {array.nchunks:,} chunks; expected all; the store "
                             "is damaged, or a copy of it was cut short")  # fmt: skip
-

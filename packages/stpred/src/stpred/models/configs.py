@@ -61,6 +61,11 @@ def require_choice(config: object, name: str, choices: tuple[str, ...]) -> None:
     )
 
 
+def require_checkpointing(every: int) -> None:
+    """Check the number of steps between kept states."""
+    require(every >= 0, "model.checkpoint-every", every, "0 (off) or more steps")
+
+
 # Encoder and forecaster of dreaming-coder/Spatiotemporal-Prediction: ConvLSTM, TrajGRU.
 
 ValueRange = Literal["unit", "nonnegative", "none"]
@@ -102,7 +107,7 @@ class ConvLSTMConfig:
         require(equal, "model.kernels", self.kernels, f"one for each of the {len(self.hidden)} layers of model.hidden")
         require_choice(self, "peephole", PEEPHOLES)
         require_choice(self, "clamp", VALUE_RANGES)
-        require(self.checkpoint_every >= 0, "model.checkpoint-every", self.checkpoint_every, "0 (off) or more steps")
+        require_checkpointing(self.checkpoint_every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +156,7 @@ class TrajGRUConfig:
         require_choice(self, "update", UPDATES)
         require_choice(self, "resample_act", ("none", "leaky"))
         require_choice(self, "clamp", VALUE_RANGES)
-        require(self.checkpoint_every >= 0, "model.checkpoint-every", self.checkpoint_every, "0 (off) or more steps")
+        require_checkpointing(self.checkpoint_every)
 
 
 CONVLSTM_MOVING_MNIST = CONVLSTM_KTH = ConvLSTMConfig()
@@ -183,7 +188,7 @@ class StackConfig:
     def __post_init__(self) -> None:
         require_positive(self, "hidden", "patch")
         require_odd(self, "kernel")
-        require(self.checkpoint_every >= 0, "model.checkpoint-every", self.checkpoint_every, "0 (off) or more steps")
+        require_checkpointing(self.checkpoint_every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +278,7 @@ class E3DLSTMConfig:
         require_odd(self, "kernel")
         equal = len(set(self.hidden)) == 1
         require(equal, "model.hidden", self.hidden, "equal widths: one memory travels through all layers")
-        require(self.checkpoint_every >= 0, "model.checkpoint-every", self.checkpoint_every, "0 (off) or more steps")
+        require_checkpointing(self.checkpoint_every)
         require_choice(self, "memory", ("correct", "reference"))
 
 
@@ -303,7 +308,7 @@ class PhyDNetConfig:
         require(self.width % 16 == 0, "model.width", self.width, "a multiple of 16")
         last = self.hidden[-1] == self.width
         require(last, "model.hidden", self.hidden, f"the last to be model.width, {self.width}")
-        require(self.checkpoint_every >= 0, "model.checkpoint-every", self.checkpoint_every, "0 (off) or more steps")
+        require_checkpointing(self.checkpoint_every)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,7 +338,7 @@ class MAUConfig:
         require_odd(self, "kernel")
         equal = len(set(self.hidden)) == 1
         require(equal, "model.hidden", self.hidden, "equal widths: each layer adds to what it gets")
-        require(self.checkpoint_every >= 0, "model.checkpoint-every", self.checkpoint_every, "0 (off) or more steps")
+        require_checkpointing(self.checkpoint_every)
         require(self.downsample.bit_count() == 1, "model.downsample", self.downsample, "a power of two")
         require_choice(self, "cell", ("normal", "residual"))
         require_choice(self, "mode", ("normal", "recall"))
