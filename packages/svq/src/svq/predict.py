@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stcore.cli import Outcome
 from stcore.coordinates import in_common_order, in_file_order
@@ -24,9 +24,11 @@ from stcore.training.starting import load_start
 from svq.config import TrainConfig
 from svq.data import paper_set, read_parts
 from svq.models import FrameShape
-from svq.models.simvp import SimVP
 from svq.options import ForecastOptions, PredictOptions
 from svq.train import restore_model, restore_scaling
+
+if TYPE_CHECKING:
+    from svq.models.simvp import SimVP  # brings timm, which a look at the data need not wait for
 
 ENDINGS = (".nc", ".npz", ".zarr")
 

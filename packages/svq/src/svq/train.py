@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -29,10 +29,12 @@ from svq.config import LossConfig, TrainConfig
 from svq.data import batches_of, frame_shape, read_parts
 from svq.divergence import differential_divergence
 from svq.models import FrameShape, build
-from svq.models.simvp import SimVP
 from svq.options import TrainOptions
 from svq.presets import DEFAULT_PRESET
 from svq.schedules import cosine, one_cycle
+
+if TYPE_CHECKING:
+    from svq.models.simvp import SimVP  # brings timm, which a look at the data need not wait for
 
 HARMLESS = ("fit.tensorboard", "fit.workers")
 """What may differ when a run goes on."""
