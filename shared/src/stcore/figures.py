@@ -378,7 +378,14 @@ def training_curves(log: str | Path, *, title: str = "Training") -> Figure:
         axis.set(ylabel=term.replace("_", " ").replace("/", " "))
         axis.margins(x=0.02)
     axes[0].set_title(title)
-    axes[0].legend(loc="upper right")
+    # A kind of line that only a lower panel has is named in the first panel that has it.
+    named: set[str] = set()
+    for axis in axes:
+        lines, labels = axis.get_legend_handles_labels()
+        if not named.issuperset(labels):
+            axis.legend(lines, labels, loc="upper right")
+        named.update(labels)
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     axes[-1].set_xlabel("step")
     return figure
 

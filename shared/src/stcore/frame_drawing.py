@@ -40,9 +40,14 @@ def frame_style(series: GridSeries, channel: int, cmap: str = "auto") -> FrameSt
         norm = register_rain_cmap()[1]
     step, unit = step_in_words(series)
     return FrameStyle(
-        cmap="gray" if cmap == "auto" else cmap, norm=norm, value_range=series.value_range,
+        cmap=_map_for(series) if cmap == "auto" else cmap, norm=norm, value_range=series.value_range,
         unit=series.units[channel] if series.units else "", name=_name(series, channel), step=step, time_unit=unit,
     )  # fmt: skip
+
+
+def _map_for(series: GridSeries) -> str:
+    """Take grey, as frames of video have it; with missing cells, which are drawn grey, a map without grey."""
+    return "gray" if series.mask is None else "viridis"
 
 
 def example_of(forecaster: TrainedForecaster, series: GridSeries, horizon: int) -> Example:
@@ -73,7 +78,7 @@ def draw_forecast(
         series: the past.
         forecast: what `forecast_series` made of it.
         stem: path without ending.
-        cmap: name of a colour map; `auto` takes grey.
+        cmap: name of a colour map; `auto` takes grey, or viridis where cells are missing.
     """
     ends = find_windows(series, history=forecaster.history, horizon=0)
     names = ends.names(np.arange(len(ends)))

@@ -29,7 +29,7 @@ def draw_evaluation(
         report: what was found.
         run: for the training curves.
         folder: where the figures go.
-        cmap: name of a colour map; `auto` takes grey.
+        cmap: name of a colour map; `auto` takes grey, or viridis where cells are missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     example = example_of(forecaster, series, len(report.tables[report.model]["per_lead_time"]["mse"]))

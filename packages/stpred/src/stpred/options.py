@@ -30,7 +30,8 @@ class ForecastOptions(cli.CommonOptions):
     data: DataConfig = field(default_factory=DataConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     cmap: str = "auto"
-    """Colour map of the figures: any name of matplotlib, `dbz` (radar reflectivity) or `rain`; `auto` takes grey."""
+    """Colour map of the figures: any name of matplotlib, `dbz` (radar reflectivity) or `rain`; `auto` takes grey, or
+    viridis where cells are missing."""
     seed: int = 0
     """Not used: forecasts draw nothing; accepted everywhere."""
 
