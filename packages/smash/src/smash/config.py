@@ -292,7 +292,7 @@ PRESETS: dict[str, TrainConfig] = {
     "crime-plus": _by_density(dataset="crime", density=DensityConfig(encoded=False, profiles=(24.0,), dropout=0.2),
                               sequences=8, epochs=14, seed=4),
     "football-plus": _by_density(dataset="football", density=DensityConfig(encoded=False, recent=6, free=16),
-                                 sequences=2, epochs=10, seed=3),
+                                 sequences=2, epochs=24, seed=3),
     "citibike": _by_density(dataset="dstpp_citibike", density=DensityConfig(encoded=False, periods=(24.0,)),
                             sequences=8, epochs=10, seed=1),
 }  # fmt: skip
