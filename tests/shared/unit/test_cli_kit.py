@@ -334,14 +334,14 @@ def test_a_signal_before_training_leaves_with_its_code(tmp_path: Path) -> None:
         from stcore.cli import Command, CommonOptions, Program, run_cli
         def wait(options):
             os.kill(os.getpid(), getattr(signal, os.environ["WHICH"]))
-            time.sleep(30)
+            time.sleep(600)
         if __name__ == "__main__":
             commands = {"wait": Command("wait", CommonOptions, "waiting:wait")}
             sys.exit(run_cli(Program("stcore", "x", commands), ["wait"]))
     """)
     )
     for which, code in (("SIGTERM", 143), ("SIGINT", 130)):
-        done = subprocess.run([sys.executable, "waiting.py"], cwd=tmp_path, capture_output=True, text=True, timeout=25,
+        done = subprocess.run([sys.executable, "waiting.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
                               env={**os.environ, "WHICH": which})  # fmt: skip
         assert (done.returncode, done.stderr.count("\n")) == (code, 1) and done.stderr.startswith("error: ")
 
