@@ -213,12 +213,13 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _fullest(rows: Sequence[Row]) -> list[Row]:
-    """Keep, of the rows of a set and seed, those that scored most of the test part."""
+    """Keep, of the rows of a set and seed, those that scored most of the test part, set by set."""
     least: dict[tuple[str, int], int] = {}
     for row in rows:
         key, every = (row["set"], row["seed"]), row.get("every", 1)
         least[key] = min(every, least.get(key, every))
-    return [row for row in rows if row.get("every", 1) == least[row["set"], row["seed"]]]
+    kept = [row for row in rows if row.get("every", 1) == least[row["set"], row["seed"]]]
+    return sorted(kept, key=lambda row: list(least).index((row["set"], row["seed"])))
 
 
 def _constant(constants: dict[str, dict[str, float]], name: str) -> float | None:
