@@ -40,9 +40,10 @@ RATES = {"convlstm": 2e-3, "trajgru": 1e-3, "predrnn": 2e-3}
 SETS: dict[str, DataConfig] = {
     "digits": DataConfig(source=("mnist_t10k",), generate=DigitsConfig(sequences=800, digits=2, canvas=32), batch=16),
     "kth_clips_32": DataConfig(source=("kth_clips_32",), batch=16),
+    "small_videos": DataConfig(source=("small_videos",), history=5, horizon=5, batch=8),
     "taxi_grid_40": DataConfig(source=("taxi_grid_40",), history=6, horizon=6, batch=16, stride=2),
 }
-EPOCHS = {"digits": 12, "kth_clips_32": 20, "taxi_grid_40": 3}
+EPOCHS = {"digits": 12, "kth_clips_32": 20, "small_videos": 15, "taxi_grid_40": 3}
 SHOWN = {"mse": "MSE a frame", "mae": "MAE a frame", "ssim": "SSIM", "psnr": "PSNR"}
 GOAL = 0.7
 """MSE a frame as a share of the better of persistence and the mean frame."""
