@@ -385,7 +385,7 @@ def training_curves(log: str | Path, *, title: str = "Training") -> Figure:
         if not named.issuperset(labels):
             axis.legend(lines, labels, loc="upper right")
         named.update(labels)
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].locator_params(axis="x", integer=True)
     axes[-1].set_xlabel("step")
     return figure
 
