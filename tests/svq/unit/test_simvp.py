@@ -101,7 +101,7 @@ def test_the_quantiser_stands_before_or_behind_the_translator(post):
     x = _frames(1, 2, 2, 8, 12)
     with torch.no_grad():
         latent, skip = model.encoder(x[0])
-        merged = lambda maps: model.translator(maps.view(1, 16, 4, 6)).view(2, 8, 4, 6)  # noqa: E731
+        merged = lambda maps: model.translator(maps.reshape(1, 16, 4, 6)).reshape(2, 8, 4, 6)  # noqa: E731
         given = merged(latent) if post else latent
         torch.testing.assert_close(model.encode(x), given)
         values = model.quantizer(given).values

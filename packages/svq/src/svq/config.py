@@ -141,8 +141,8 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     fit: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=50, patience=10))
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    channels_last: bool = False
-    """Store weights and activations channels last, which is faster on many processors; changes results by rounding."""
+    channels_last: bool = True
+    """Store weights and activations channels last, which is faster on most processors; changes results by rounding."""
     compile: bool = False
     """Compile the model (torch.compile); changes results by rounding."""
     seed: int = 42

@@ -79,8 +79,6 @@ def train(
     if init_from and start:
         load_weights(model, start)
     objective = Objective(model, config.loss)
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  torch's overloads lack it
     if config.compile:
         objective.compile()
     optimiser = make_optimiser(objective, config)
@@ -238,7 +236,7 @@ def make_model(config: TrainConfig, shape: FrameShape) -> SimVP:
 def _build(config: TrainConfig, shape: FrameShape) -> SimVP:
     # In the published runs the early blocks are skipped at times even where no skipping is asked for.
     simvp = replace(config.model, legacy_drop_path=True) if config.protocol == "paper" else config.model
-    return build(simvp, config.quantizer, shape, config.data.history)
+    return build(simvp, config.quantizer, shape, config.data.history, channels_last=config.channels_last)
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

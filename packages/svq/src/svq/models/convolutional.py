@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stcore.torchvision_ops import prepare_timm
 from stcore.training.batch_norm import BatchNorm2d
-from svq.models.gated import depthwise
+from svq.models.depthwise import depthwise
 
 prepare_timm()  # before timm
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from stcore.torchvision_ops import prepare_timm
 from stcore.training.batch_norm import BatchNorm2d
+from svq.models.depthwise import depthwise
 
 prepare_timm()  # timm imports torchvision, which a CPU-only torch cannot load unprepared
 
@@ -22,11 +23,6 @@ from timm.layers import DropPath  # noqa: E402  # pyright: ignore[reportPrivateI
 
 LAYER_SCALE = 1e-2
 """First value of the scale of a block's branches."""
-
-
-def depthwise(width: int, kernel: int, dilation: int = 1) -> nn.Conv2d:
-    """Return a convolution of each channel by itself that keeps the sides."""
-    return nn.Conv2d(width, width, kernel, padding=dilation * (kernel // 2), dilation=dilation, groups=width)
 
 
 class _Wide(nn.Module):

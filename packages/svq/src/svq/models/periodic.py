@@ -42,7 +42,7 @@ def make_periodic(module: nn.Module) -> None:
     """Let all convolutions and poolings in `module` that look sideways go around; weights and names stay."""
     for part in module.modules():
         # The layout of both classes is that of their base, so the class is all that changes.
-        if type(part) is nn.Conv2d and part.kernel_size[1] > 1:
+        if isinstance(part, nn.Conv2d) and part.kernel_size[1] > 1:
             part.__class__ = PeriodicConv2d
         elif type(part) is nn.AvgPool2d:
             part.__class__ = PeriodicAvgPool2d

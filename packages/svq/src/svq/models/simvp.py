@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stcore.errors import UserError
+from stcore.training.memory_layout import put_channels_last
 from svq.models.coder import Decoder, Encoder
 from svq.models.configs import COMPARISONS, FrameShape, QuantizerConfig, SimVPConfig
 from svq.models.noise import inject_noise
@@ -72,8 +73,15 @@ class SimVP(nn.Module):
         self.translator = make_translator(simvp, history * width, rows, columns)
         self.decoder = Decoder(frame.channels, width, depth, simvp.kernel_decoder)
         self.quantizer = make_quantizer(quantizer, width)
+        self.channels_last = False
         if simvp.periodic_longitude:
             make_periodic(self)
+
+    def put_channels_last(self, wanted: bool = True) -> None:
+        """Let the channels of a cell lie side by side in memory, or the cells of a channel; changes only rounding."""
+        put_channels_last(self, wanted)
+        # Kernels of 1 × 1 lie alike either way, so the maps must be turned where their time has joined the channels.
+        self.channels_last = wanted
 
     def padded(self, height: int, width: int) -> tuple[int, int]:
         """Return the rows and columns that frames are padded to."""
@@ -162,6 +170,8 @@ class SimVP(nn.Module):
     ) -> Float[Tensor, "frame latent rows columns"]:
         joined = rearrange(latent, "(batch time) latent rows columns -> batch (time latent) rows columns",
                            time=self.history)  # fmt: skip
+        if self.channels_last:
+            joined = joined.contiguous(memory_format=torch.channels_last)
         joined = self.translator(joined)
         return rearrange(joined, "batch (time latent) rows columns -> (batch time) latent rows columns",
                          time=self.history)  # fmt: skip
