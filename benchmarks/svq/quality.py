@@ -10,6 +10,10 @@ and climatology are fitted on the training part. Errors are per cell, in the uni
 A run that was broken off goes on; a finished one is only scored again.
 
     python benchmarks/run.py svq quality [--option "sets=era5 bike"] [--option "models=svq none"] [--option runs=FOLDER]
+    python benchmarks/run.py svq quality --option trials=yes
+
+The second says how the settings of a set were chosen: it trains SVQ with each of `TRIALS` and scores the validation
+part.
 """
 
 from __future__ import annotations
@@ -78,6 +82,10 @@ SETS: dict[str, Subject] = {
 """What is trained on, and how much. The days of the taxis have no dates; only the time of day is made use of."""
 
 
+TRIALS: dict[str, dict[str, Any]] = {"as-they-are": {"anomalies": False}, "anomalies": {"anomalies": True}}
+"""Ways to give the frames to the model, of which each set's was chosen."""
+
+
 def configuration(dataset: str, model: str, seed: int) -> TrainConfig:
     """Return the run of a model on a data set."""
     subject = SETS[dataset]
@@ -101,6 +109,7 @@ def run(
     models: str = " ".join(MODELS),
     seeds: str = "",
     runs: str = "runs/quality",
+    trials: str = "",
 ) -> Iterator[Row]:
     """Train what is not trained yet, score it, and yield a row per run; the naive forecasts once a set.
 
@@ -110,7 +119,13 @@ def run(
         models: names of `MODELS`.
         seeds: numbers; as many as each set has by default.
         runs: folder of the runs.
+        trials: anything to train SVQ with each of `TRIALS` instead, scored on the validation part.
     """
+    if trials:
+        for dataset in sets.split():
+            for name, change in TRIALS.items():
+                yield _trial(dataset, name, change, Path(runs))
+        return
     for dataset in sets.split():
         said: set[str] = set()
         for seed in [int(text) for text in seeds.split()] or range(1 if quick else SETS[dataset].seeds):
@@ -122,6 +137,19 @@ def run(
                     if row["case"] not in said:
                         yield row
                     said.add(row["case"])
+
+
+def _trial(dataset: str, name: str, change: dict[str, Any], runs: Path) -> Row:
+    """Train SVQ in one way, and score it on the validation part, where settings are chosen."""
+    chosen = configuration(dataset, "svq", 0)
+    config = replace(chosen, data=replace(chosen.data, **change))
+    folder = runs / f"trial-{dataset}-{name}"
+    seconds = _train(config, folder)
+    parts = read_parts(config)
+    report = evaluate(Forecaster.load(folder, device="cpu"), parts.val, parts.train)
+    return {"case": f"trial {dataset} {name}", "trial": name, "set": dataset, "part": "val", "train_seconds": seconds,
+            "units": report.facts["units"], "mae": {who: found["mae"] for who, found in report.in_units.items()},
+            "data": change}  # fmt: skip
 
 
 def _scored(dataset: str, model: str, config: TrainConfig, folder: Path, *, quick: bool) -> Iterator[Row]:
@@ -161,10 +189,17 @@ def _train(config: TrainConfig, folder: Path) -> float:
 def table(rows: Sequence[Row]) -> str:
     """Lay the results out: errors by lead time, means and deviations over seeds, and what follows from them."""
     blocks: list[str] = []
+    tried = [row for row in rows if "trial" in row]
+    rows = [row for row in rows if "trial" not in row]
     for dataset in dict.fromkeys(row["set"] for row in rows):
         mine = [row for row in rows if row["set"] == dataset]
         grouped = {name: [row for row in mine if row["forecaster"] == name] for name in (*MODELS, *NAIVE)}
         blocks.append(_set_table(dataset, {name: found for name, found in grouped.items() if found}))
+    if tried:
+        said = [[row["set"], row["trial"], f"{row['mae']['svq']:.4g}", f"{row['mae']['damped persistence']:.4g}"]
+                for row in tried]  # fmt: skip
+        blocks.append("How frames are given to the model was chosen on the validation part (MAE of SVQ, seed 0):")
+        blocks.append(markdown(["set", "frames", "SVQ", "damped persistence"], said))
     note = "MAE and RMSE per cell, over all lead times, mean and standard deviation over seeds; then MAE by lead time."
     return "\n\n".join([*blocks, f"{note} {provenance(rows)}"])
 

@@ -190,14 +190,21 @@ class Climatology:
         Raises:
             UserError: there are no moments and they are needed.
         """
+        return self.frames[torch.from_numpy(self.kinds(times, shape))]
+
+    def kinds(self, times: Moments | None, shape: tuple[int, ...]) -> NDArray[np.int64]:
+        """Return which of the frames is usual at moments of `shape`.
+
+        Raises:
+            UserError: there are no moments and they are needed.
+        """
         if not self.by:
-            return self.frames[-1].expand(*shape, *self.frames.shape[1:])
+            return np.full(shape, len(self.frames) - 1, dtype=np.int64)
         if times is None:
             raise UserError(f"climatology by {', '.join(self.by)}: frames without times; expected the moment of each")
         codes = moment_codes(times.reshape(-1), self.by)
         places = np.minimum(np.searchsorted(self.keys, codes), len(self.keys) - 1)
-        kinds = np.where(self.keys[places] == codes, places, len(self.keys))
-        return self.frames[torch.from_numpy(kinds)].reshape(*shape, *self.frames.shape[1:])
+        return np.where(self.keys[places] == codes, places, len(self.keys)).reshape(shape)
 
     def predict(
         self,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from stcore import figures
@@ -53,9 +52,9 @@ def _map_for(series: GridSeries) -> str:
 def example_of(forecaster: TrainedForecaster, series: GridSeries, horizon: int) -> Example:
     """Return the window in the middle of `series` with its forecast."""
     windows = find_windows(series, history=forecaster.history, horizon=horizon)
-    history, truth = windows.load(np.array([len(windows) // 2]))
-    forecast = forecaster.forecast(torch.from_numpy(np.ascontiguousarray(history)), horizon).numpy()
-    return Example(history[0], forecast[0], truth[0])
+    middle = np.array([len(windows) // 2])
+    _, history, truth, forecast = next(forecaster.stream(windows, horizon, ids=middle))
+    return Example(history[0].numpy(), forecast[0].numpy(), truth[0].numpy())
 
 
 def draw_example(example: Example, series: GridSeries, folder: Path, *, cmap: str = "auto") -> list[str]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from stcore.baselines_grids import Climatology, Moments
 from stcore.coordinates import in_file_order
 from stcore.errors import UserError
 from stcore.frame_scaling import Scaling
@@ -34,6 +35,7 @@ class TrainedForecaster:
         horizon: frames that are forecast unless a number is given.
         batch: windows that are forecast at once.
         facts: everything else its checkpoint says.
+        usual: usual frames, where the network knows only what differs from them.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class TrainedForecaster:
         horizon: int,
         batch: int,
         facts: Mapping[str, Any],
+        usual: Climatology | None = None,
     ) -> None:
         self.model: Any = model.eval()
-        self.scaling, self.shape = scaling, shape
+        self.scaling, self.shape, self.usual = scaling, shape, usual
         self.history, self.horizon, self.batch, self.facts = history, horizon, batch, dict(facts)
         self.device = next(model.parameters()).device
 
@@ -65,10 +68,14 @@ class TrainedForecaster:
             The forecast in the units of the data, with the axes of `frames`; rows and columns as given.
 
         Raises:
-            UserError: another shape than the model's, too few frames, values that are not finite.
+            UserError: another shape than the model's, too few frames, values that are not finite; frames without times
+                where usual frames were taken off in training.
         """
         if isinstance(frames, GridSeries):
             return self._predict_series(frames, horizon)
+        if self.usual is not None and self.usual.by:
+            raise UserError("frames: an array; expected a GridSeries with times: the model was trained on what differs "
+                            f"from the usual frame of the {' and '.join(self.usual.by)}")  # fmt: skip
         given = np.asarray(frames.detach().cpu() if isinstance(frames, Tensor) else frames)
         single = given.ndim == 3 and self.shape[0] == 1
         batch = given[None, :, None] if single else given[None] if given.ndim == 4 else given
@@ -91,19 +98,43 @@ class TrainedForecaster:
         """Forecast what follows the end of a series."""
         self.check(series, "frames")
         ordered, last = self.ordered(series), series.runs()[-1]
-        past = ordered.frames(last[-self.history :])
-        ahead = self.predict(past, horizon)
+        if len(last) < self.history:
+            raise UserError(f"frames: {len(last)} of them; expected at least {self.history}, the model's history")
+        windows = Windows(ordered, np.array([last.stop - self.history]), self.history, 0)
+        ahead = next(self.stream(windows, horizon or self.horizon))[3][0].numpy()
         return ahead if ordered is series else np.ascontiguousarray(in_file_order(ahead, ordered.turned))
 
     def forecast(
-        self, history: Float[Tensor, "batch time channel height width"], horizon: int
+        self,
+        history: Float[Tensor, "batch time channel height width"],
+        horizon: int,
+        *,
+        times: Moments | None = None,
     ) -> Float[Tensor, "batch horizon channel height width"]:
-        """Forecast a batch, from and to the units of the data, on the CPU; missing cells (NaN) become the scale's 0."""
+        """Forecast a batch, from and to the units of the data, on the CPU; missing cells (NaN) become the scale's 0.
+
+        Args:
+            history: frames in the units of the data.
+            horizon: frames to forecast.
+            times: moments of history and future, (batch, time + horizon); needed where usual frames are told apart.
+        """
         if horizon < 1:
             raise UserError(f"horizon: {horizon}; expected at least 1")
-        scaled = self.scaling.transform(history.to(self.device))
         with torch.inference_mode():
-            return self.scaling.inverse(self.model(scaled, horizon).float()).cpu()
+            forecast = self.scaling.inverse(self.model(self.scaled(history, times), horizon).float()).cpu()
+        if self.usual is None:
+            return forecast
+        ahead = None if times is None else times[:, -horizon:]
+        return forecast + self.usual.at(ahead, (len(history), horizon))
+
+    def scaled(
+        self, history: Float[Tensor, "batch time channel height width"], times: Moments | None = None
+    ) -> Float[Tensor, "batch time channel height width"]:
+        """Return what the network sees of a batch, on its device; arguments as of `forecast`."""
+        if self.usual is not None:
+            known = None if times is None else times[:, : history.shape[1]]
+            history = history - self.usual.at(known, tuple(history.shape[:2]))
+        return self.scaling.transform(history.to(self.device))
 
     def stream(
         self, windows: Windows, horizon: int | None = None, *, ids: Indices | None = None
@@ -113,7 +144,21 @@ class TrainedForecaster:
         chosen = np.arange(len(windows), dtype=np.int64) if ids is None else ids
         for some in in_batches(chosen, self.batch):
             history, future = (torch.from_numpy(np.ascontiguousarray(part)) for part in windows.load(some))
-            yield some, history, future, self.forecast(history, ahead)
+            yield some, history, future, self.forecast(history, ahead, times=self._moments(windows, some, ahead))
+
+    def _moments(self, windows: Windows, ids: Indices, horizon: int) -> Moments | None:
+        """Return the moments of history and forecast of windows, where the usual frames ask for them."""
+        if self.usual is None or not self.usual.by:
+            return None
+        times = windows.times(ids)
+        step = windows.series.step
+        if times is None or step is None:
+            return None  # the climatology says what is missing
+        known = times[:, : windows.history]
+        after = times[:, windows.history :][:, :horizon]
+        if after.shape[1] < horizon:
+            after = moments_after(known[:, -1], step, horizon)
+        return np.concatenate([known, after], axis=1)
 
     def check(self, series: GridSeries, where: str) -> None:
         """Refuse frames of another size than the model's.
@@ -164,7 +209,11 @@ def _times_after(series: GridSeries, windows: Windows, horizon: int) -> NDArray[
     step = series.step
     if series.times is None or step is None:
         return None
-    last = series.times[windows.starts + windows.history - 1]
+    return moments_after(series.times[windows.starts + windows.history - 1], step, horizon).reshape(-1)
+
+
+def moments_after(last: Moments, step: np.timedelta64, horizon: int) -> Moments:
+    """Return (window, horizon) moments: whole steps, months by the calendar, after the last of each history."""
     ahead = np.arange(1, horizon + 1)
     if np.datetime_data(step.dtype)[0] in "MY":
         months = last.astype("datetime64[M]")
@@ -172,7 +221,7 @@ def _times_after(series: GridSeries, windows: Windows, horizon: int) -> NDArray[
         moments = later.astype("datetime64[us]") + (last - months.astype("datetime64[us]"))[:, None]
     else:
         moments = last[:, None] + (ahead * step.astype("timedelta64[us]"))[None]
-    return moments.reshape(-1).astype("datetime64[us]")
+    return moments.astype("datetime64[us]")
 
 
 def _words(shape: tuple[int, ...]) -> str:

@@ -125,8 +125,8 @@ class _Latents:
     def __iter__(self) -> Iterator[Tensor]:
         forecaster = self._forecaster
         for some in in_batches(self._ids, forecaster.batch):
-            history = torch.from_numpy(self._windows.load(some)[0].copy()).to(forecaster.device)
-            yield forecaster.model.encode(forecaster.scaling.transform(history))
+            history = torch.from_numpy(self._windows.load(some)[0].copy())
+            yield forecaster.model.encode(forecaster.scaled(history, self._windows.times(some)))
 
 
 def _examine_weights(svq: SVQ, latents: _Latents, threshold: float, chunk: int | None) -> CodebookReport:

@@ -38,6 +38,9 @@ class DataConfig(GridReadOptions):
     """What maps values to what models see, from the training part alone: its mean and deviation to 0 and 1, the
     declared range to [0, 1], its own range to [0, 1], or nothing; `auto` takes the declared range where there is one,
     else its own."""
+    anomalies: bool = False
+    """Train on what differs from the usual frame of the time of day and of the month, means of the training part, which
+    forecasts then get added again; takes frames with times. For fields where seasons or hours rule."""
     batch: int = 16
     """Windows in a batch, over all processes."""
     drop_last: bool = False
@@ -50,6 +53,8 @@ class DataConfig(GridReadOptions):
         super().__post_init__()
         for name in ("history", "horizon", "stride", "batch"):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
+        good = not (self.anomalies and self.protocol == "paper")
+        require(good, "data.anomalies", self.anomalies, "false with data.protocol paper, which has none")
 
 
 @dataclass(frozen=True, kw_only=True)

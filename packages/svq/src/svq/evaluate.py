@@ -21,10 +21,10 @@ from stcore.baselines_grids import (
     DampedPersistence,
     Persistence,
     TimedForecaster,
-    usual_cycles,
 )
 from stcore.cli import Outcome, run_of
 from stcore.errors import UserError
+from stcore.frame_anomalies import usual_frames
 from stcore.frame_reports import FrameScores, Report, Rival, score_windows, spread_ids, write_report
 from stcore.frame_scaling import Scaling
 from stcore.grids import GridSeries
@@ -42,8 +42,6 @@ from svq.paper import as_published
 from svq.predict import Forecaster, series_for
 
 MODEL = "svq"
-SHORTEST = np.timedelta64(3, "D")
-"""Training part of which usual frames are taken by time of day."""
 NO_LPIPS = "lpips: empty, since no weights were named; pass --lpips with those of the package lpips (net='alex')"
 
 
@@ -129,12 +127,6 @@ def evaluate(
     scores = score_windows(forecaster, windows, ids, name=MODEL, measure=measure, rivals=others,
                            observe=extras.observe)  # fmt: skip
     return _report(forecaster, scores, extras, _facts(forecaster, series, ids, ahead, step, usual))
-
-
-def usual_frames(train: GridSeries) -> Climatology:
-    """Return the usual frames, by time of day only where the training part has seen every time several times."""
-    brief = train.times is not None and train.times.max() - train.times.min() < SHORTEST
-    return Climatology.fit(train, by=[cycle for cycle in usual_cycles(train) if not (brief and cycle == "hour")])
 
 
 def _timed(rival: TimedForecaster, windows: Windows, horizon: int) -> Rival:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stcore.baselines_grids import Climatology
 from stcore.cli import Outcome
 from stcore.coordinates import in_common_order, in_file_order
 from stcore.errors import UserError
@@ -25,7 +26,7 @@ from svq.config import TrainConfig
 from svq.data import paper_set, read_parts
 from svq.models import FrameShape
 from svq.options import ForecastOptions, PredictOptions
-from svq.train import restore_model, restore_scaling
+from svq.train import restore_model, restore_scaling, restore_usual
 
 if TYPE_CHECKING:
     from svq.models.simvp import SimVP  # brings timm, which a look at the data need not wait for
@@ -42,13 +43,15 @@ class Forecaster(TrainedForecaster):
         config: the configuration of its training.
         shape: channels, rows and columns of its frames.
         facts: everything else its checkpoint says.
+        usual: the usual frames that training took off, if it did.
     """
 
     def __init__(
-        self, model: SimVP, scaling: Scaling, config: TrainConfig, shape: FrameShape, facts: dict[str, Any]
-    ) -> None:
+        self, model: SimVP, scaling: Scaling, config: TrainConfig, shape: FrameShape, facts: dict[str, Any],
+        usual: Climatology | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(model, scaling, shape, history=config.data.history, batch=config.data.batch,
-                         horizon=config.evaluate.horizon or config.data.horizon, facts=facts)  # fmt: skip
+                         horizon=config.evaluate.horizon or config.data.horizon, facts=facts, usual=usual)  # fmt: skip
         self.config = config
 
     @classmethod
@@ -62,7 +65,7 @@ class Forecaster(TrainedForecaster):
         scaling = restore_scaling(checkpoint)
         model, config, shape = restore_model(checkpoint)
         facts = {**checkpoint.metadata, "path": str(checkpoint.path)}
-        return cls(model.to(pick_device(device)), scaling, config, shape, facts)
+        return cls(model.to(pick_device(device)), scaling, config, shape, facts, restore_usual(checkpoint))
 
     def ordered(self, series: GridSeries) -> GridSeries:
         """Return a series with rows and columns in the order of training (`data.order`)."""
@@ -70,7 +73,7 @@ class Forecaster(TrainedForecaster):
 
     def with_scaling(self, scaling: Scaling) -> Forecaster:
         """Return the same model behind another scaling."""
-        return Forecaster(self.model, scaling, self.config, FrameShape(*self.shape), self.facts)
+        return Forecaster(self.model, scaling, self.config, FrameShape(*self.shape), self.facts, self.usual)
 
 
 def command(options: PredictOptions) -> Outcome:

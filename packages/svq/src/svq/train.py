@@ -12,8 +12,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stcore.baselines_grids import Climatology
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import from_plain, to_plain
+from stcore.errors import UserError
+from stcore.frame_anomalies import anomalies, pack_usual, unpack_usual, usual_frames
 from stcore.frame_batches import FrameBatch, FrameBatches, require_same_frames, split_valid, sum_over_batches
 from stcore.frame_scaling import Scaling
 from stcore.grids import GridSeries
@@ -70,6 +73,10 @@ def train(
     directory, checkpoint = load_for_resume(resume) if resume else (None, None)
     parts = parts or read_parts(config)
     start = checkpoint or (load_start(init_from) if init_from else None)
+    usual = _usual(config, parts.train, start)
+    frames = parts.train
+    if usual is not None:
+        parts = parts.map(lambda part: anomalies(part, usual))
     scaling = restore_scaling(start) if start else Scaling.fit(parts.train, config.data.scaling)
     shape = frame_shape(parts.train)
     require_same_frames({name: frame_shape(part) for name, part in parts.named().items()}, len(scaling.low))
@@ -88,7 +95,8 @@ def train(
     return fit(
         objective, Step(), training, optimiser, config=config.fit, seed=config.seed,
         run=directory or new_run(run, config, package="svq", preset=preset, accelerator=accelerator),
-        facts=facts_of(config, shape, parts.train, preset=preset), constants=scaling.constants(),
+        facts=facts_of(config, shape, frames, preset=preset, usual=usual),
+        constants=scaling.constants() | ({} if usual is None else pack_usual(usual)),
         schedule=Rates(optimiser, config, len(training)), evaluate=validate, select=Select("val/loss"),
         ema=moving_average(objective, config.fit.ema_decay), resume=checkpoint, device=device, quiet=quiet,
     )  # fmt: skip
@@ -247,11 +255,26 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
                             weight_decay=options.weight_decay)  # fmt: skip
 
 
-def facts_of(config: TrainConfig, shape: FrameShape, train: GridSeries, *, preset: str) -> dict[str, Any]:
+def _usual(config: TrainConfig, train: GridSeries, start: Checkpoint | None) -> Climatology | None:
+    """Return the usual frames that are taken off, those of the run to start from if there is one."""
+    wanted = config.data.anomalies
+    if start is None:
+        return usual_frames(train) if wanted else None
+    kept = restore_usual(start)
+    if wanted != (kept is not None):
+        raise UserError(f"{start.path}: data.anomalies is {str(not wanted).lower()} in its run; expected the same here")
+    return kept
+
+
+def facts_of(
+    config: TrainConfig, shape: FrameShape, train: GridSeries, *, preset: str, usual: Climatology | None = None
+) -> dict[str, Any]:
     """Return what a checkpoint says beside its tensors."""
     frames: dict[str, Any] = {**shape._asdict(), "names": list(train.channels), "units": list(train.units)}
     if train.value_range is not None:
         frames["value_range"] = list(train.value_range)
+    if usual is not None:
+        frames["usual_by"] = list(usual.by)
     return {"package": "svq", "version": version("svq"), "core": version("stcore"), "preset": preset,
             "config": to_plain(config), "frames": frames}  # fmt: skip
 
@@ -264,6 +287,11 @@ def restore_scaling(checkpoint: Checkpoint) -> Scaling:
     """
     require_package(checkpoint, "svq")
     return Scaling.restore(checkpoint.part("constants"))
+
+
+def restore_usual(checkpoint: Checkpoint) -> Climatology | None:
+    """Return the usual frames that training took off; None where it took none."""
+    return unpack_usual(checkpoint.part("constants"), checkpoint.metadata["frames"].get("usual_by", ()))
 
 
 def restore_model(checkpoint: Checkpoint) -> tuple[SimVP, TrainConfig, FrameShape]:
