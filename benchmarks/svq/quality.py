@@ -82,8 +82,12 @@ SETS: dict[str, Subject] = {
 """What is trained on, and how much. The days of the taxis have no dates; only the time of day is made use of."""
 
 
-TRIALS: dict[str, dict[str, Any]] = {"as-they-are": {"anomalies": False}, "anomalies": {"anomalies": True}}
-"""Ways to give the frames to the model, of which each set's was chosen."""
+TRIALS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as-they-are": ({"anomalies": False}, {"residual": "none"}),
+    "anomalies": ({"anomalies": True}, {"residual": "none"}),
+    "damped": ({"anomalies": True}, {"residual": "damped"}),
+}
+"""Ways to give the frames to the model, of which each set's was chosen: settings of data and of model."""
 
 
 def configuration(dataset: str, model: str, seed: int) -> TrainConfig:
@@ -119,12 +123,12 @@ def run(
         models: names of `MODELS`.
         seeds: numbers; as many as each set has by default.
         runs: folder of the runs.
-        trials: anything to train SVQ with each of `TRIALS` instead, scored on the validation part.
+        trials: names of `TRIALS`, or `yes` for all, to train SVQ with instead, scored on the validation part.
     """
     if trials:
         for dataset in sets.split():
-            for name, change in TRIALS.items():
-                yield _trial(dataset, name, change, Path(runs))
+            for name in TRIALS if trials == "yes" else trials.split():
+                yield _trial(dataset, name, Path(runs))
         return
     for dataset in sets.split():
         said: set[str] = set()
@@ -139,17 +143,18 @@ def run(
                     said.add(row["case"])
 
 
-def _trial(dataset: str, name: str, change: dict[str, Any], runs: Path) -> Row:
+def _trial(dataset: str, name: str, runs: Path) -> Row:
     """Train SVQ in one way, and score it on the validation part, where settings are chosen."""
     chosen = configuration(dataset, "svq", 0)
-    config = replace(chosen, data=replace(chosen.data, **change))
+    data, model = TRIALS[name]
+    config = replace(chosen, data=replace(chosen.data, **data), model=replace(chosen.model, **model))
     folder = runs / f"trial-{dataset}-{name}"
     seconds = _train(config, folder)
     parts = read_parts(config)
     report = evaluate(Forecaster.load(folder, device="cpu"), parts.val, parts.train)
     return {"case": f"trial {dataset} {name}", "trial": name, "set": dataset, "part": "val", "train_seconds": seconds,
             "units": report.facts["units"], "mae": {who: found["mae"] for who, found in report.in_units.items()},
-            "data": change}  # fmt: skip
+            "settings": {"data": data, "model": model}}  # fmt: skip
 
 
 def _scored(dataset: str, model: str, config: TrainConfig, folder: Path, *, quick: bool) -> Iterator[Row]:

@@ -95,6 +95,18 @@ def test_the_auxiliary_loss_is_the_mean_over_all_passes(horizon, mean):
     assert (future.shape[1], float(auxiliary)) == (horizon, mean)
 
 
+def test_a_damped_residual_adds_a_share_of_the_last_frame_to_each_lead():
+    model, plain = _model(residual="damped"), _model()
+    assert model.shares is not None
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if name != "shares"})
+    x = _frames(1, 2, 2, 8, 12)
+    with torch.no_grad():
+        added = model(x) - plain(x)
+        torch.testing.assert_close(added, torch.stack([0.9 * x[:, -1], 0.81 * x[:, -1]], dim=1), atol=1e-5, rtol=1e-4)
+        model.shares[1, 0] = 0.0
+        assert torch.equal(model(x)[:, 1, 0], plain(x)[:, 1, 0])
+
+
 @pytest.mark.parametrize("post", [False, True])
 def test_the_quantiser_stands_before_or_behind_the_translator(post):
     model = _model(QuantizerConfig(codebook_size=20, middle=8, post=post))

@@ -102,9 +102,13 @@ class SimVPConfig:
     """First block with a rate of 0.01, whatever drop_path is, as in OpenSTL; false: with 0."""
     periodic_longitude: bool = False
     """Convolutions go around along the width, as a globe does; false: beyond the border there are zeros."""
+    residual: Literal["none", "damped"] = "none"
+    """What the decoder's frames are added to: nothing, as published, or the last known frame times a share that is
+    learnt for each lead time and channel; with `data.anomalies` that is damped persistence, hard to beat early on."""
 
     def __post_init__(self) -> None:
         _choice(self, "model", "translator", TRANSLATORS)
+        _choice(self, "model", "residual", ("none", "damped"))
         for name in ("hid_spatial", "hid_temporal", "depth_spatial", "depth_temporal"):
             _require(getattr(self, name) >= 1, "model", name, getattr(self, name), "1 or more")
         _require(self.hid_spatial % 2 == 0, "model", "hid_spatial", self.hid_spatial, "an even number")

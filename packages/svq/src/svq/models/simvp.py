@@ -27,6 +27,9 @@ from svq.models.periodic import make_periodic
 from svq.models.sparse import SVQ, Control, Nothing
 from svq.models.translator import make_translator, window_of
 
+FIRST_SHARE = 0.9
+"""Share of the last frame in the next one before anything is learnt (`model.residual`)."""
+
 
 class Forecast(NamedTuple):
     """Future frames, and what the quantiser adds to the loss."""
@@ -74,6 +77,10 @@ class SimVP(nn.Module):
         self.decoder = Decoder(frame.channels, width, depth, simvp.kernel_decoder)
         self.quantizer = make_quantizer(quantizer, width)
         self.channels_last = False
+        self.shares: nn.Parameter | None = None
+        if simvp.residual == "damped":
+            start = FIRST_SHARE ** torch.arange(1, history + 1, dtype=torch.float32)
+            self.shares = nn.Parameter(start[:, None].repeat(1, frame.channels))
         if simvp.periodic_longitude:
             make_periodic(self)
 
@@ -163,7 +170,10 @@ class SimVP(nn.Module):
             latent, loss, _ = self.quantizer(latent)
             latent = self._translate(latent)
         future = self.decoder(latent, skip)[..., :height, :width]
-        return rearrange(future, "(batch time) ... -> batch time ...", time=self.history), loss
+        future = rearrange(future, "(batch time) ... -> batch time ...", time=self.history)
+        if self.shares is not None:
+            future = future + self.shares[:, :, None, None] * frames[:, -1:]
+        return future, loss
 
     def _translate(
         self, latent: Float[Tensor, "frame latent rows columns"]
