@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,16 +17,33 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "modules"))
 sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
 
-BOOKS = {"smash": "recordings", "stpred": "stpred_recordings", "svq": "svq_recordings"}
+BOOKS = {"gpd": "gpd_recordings", "smash": "recordings", "stpred": "stpred_recordings", "svq": "svq_recordings",
+         "vlm4st": "vlm4st_recordings"}  # fmt: skip
 """Module of each package's recordings; a later package adds its own."""
+_ELSEWHERE: dict[str, dict[str, set[str]]] = {package: {} for package in BOOKS}
+"""What tests used that ran in other processes (`pytest -n`)."""
 
 
 def _unused(package: str) -> dict[str, list[str]]:
     """Return the recordings, by name, with what of them no test has used."""
     book = importlib.import_module(BOOKS[package])
-    used = book.consumed()
+    used = _consumed(package)
     left = {name: sorted(keys - used.get(name, set())) for name, keys in book.required().items()}
     return {name: keys for name, keys in left.items() if keys}
+
+
+def _consumed(package: str) -> dict[str, set[str]]:
+    """Return what of each recording of a package tests have used, here and in other processes."""
+    here, elsewhere = importlib.import_module(BOOKS[package]).consumed(), _ELSEWHERE[package]
+    return {name: here.get(name, set()) | elsewhere.get(name, set()) for name in here.keys() | elsewhere.keys()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what the tests of another process have used."""
+    for package, used in getattr(node, "workeroutput", {}).get("recordings", {}).items():
+        for name, keys in used.items():
+            _ELSEWHERE[package].setdefault(name, set()).update(keys)
 
 
 def _whole_suite(config: pytest.Config) -> bool:
@@ -35,6 +53,10 @@ def _whole_suite(config: pytest.Config) -> bool:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run of the whole suite that left a recording, or an output of one, unused."""
+    if hasattr(session.config, "workeroutput"):  # one process of several: the first one judges
+        used = {package: {name: sorted(keys) for name, keys in _consumed(package).items()} for package in BOOKS}
+        session.config.workeroutput["recordings"] = used
+        return
     if exitstatus == 0 and _whole_suite(session.config) and any(_unused(package) for package in BOOKS):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -48,7 +70,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatu
     complete = _whole_suite(config) and not terminalreporter.stats.keys() & {"failed", "error"}
     for package in BOOKS:
         book = importlib.import_module(BOOKS[package])
-        used, required = book.consumed(), book.required()
+        used, required = _consumed(package), book.required()
         outputs = sum(len(keys) for keys in required.values())
         compared = sum(len(keys & used.get(name, set())) for name, keys in required.items())
         whole = [name for name, keys in required.items() if keys <= used.get(name, set())]

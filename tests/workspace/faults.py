@@ -256,6 +256,8 @@ class PackageUnderTest:
     """Flags, each within its accepted range, with which the training diverges by itself."""
     warm: tuple[str, ...]
     """Modules that warm processes import before their start."""
+    rate_flag: str = "--optimiser.learning-rate"
+    """Flag of the learning rate that `diverging` goes with."""
 
     def train(self, folder: Path, *more: str, run: str = "run") -> list[str]:
         """Return the command that trains the miniature into `run`; the data are made on first use."""
@@ -437,6 +439,98 @@ def malformed_fields(folder: Path) -> list[Any]:
     return malformed_field_files(folder)
 
 
+def write_city(path: Path) -> None:
+    """Write 12 days of hourly readings on a ring of six nodes, and the weights between these."""
+    hour, node = np.arange(288)[:, None], np.arange(6)
+    speed = 30.0 + (5.0 + 2.0 * node) * np.sin(2.0 * np.pi * (hour - 3 * node) / 24.0) + np.sin(1.7 * hour + node)
+    ring = np.eye(6) + np.roll(np.eye(6), 1, axis=1) + np.roll(np.eye(6), -1, axis=1)
+    np.savez(path, speed=speed.astype(np.float32), adj=ring.astype(np.float32))
+
+
+def spoil_city(path: Path) -> None:
+    """Cut an archive short."""
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def put_nan_into_city(path: Path) -> tuple[str, ...]:
+    """Put one NaN into the eighteenth step."""
+    with np.load(path) as found:
+        arrays = dict(found)
+    arrays["speed"][17, 3] = np.nan
+    np.savez(path, **arrays)
+    return ("step 17, node 3 is nan", "--data.missing mask")
+
+
+def city_configurations() -> dict[str, BadConfiguration]:
+    """Return configurations that `gpd` must refuse."""
+    other = ("list too short", "list too long", "shares that do not sum to one")  # of a field that gpd has not
+    names = [name for name in SHARED_FIELDS if name not in other]
+    table = {name: case for name, case in event_configurations().items() if name in names}
+
+    def bad(content: str, *fragments: str) -> BadConfiguration:
+        return BadConfiguration(content.encode(), fragments)
+
+    return table | {
+        "unknown model": bad('[model]\nkind = "stgnc"\n', "model.kind is 'stgnc'", "one of 'stgcn'"),
+        "history too short for the model": bad("[model]\nhistory = 9\n", "model.history: 9", "10 or more"),
+        "statistics without any": bad("[model]\nappend_statistics = true\n", "model.append-statistics", "norm batch"),
+        "all dropped": bad("[model]\ndropout = 1.0\n", "model.dropout: 1.0", "below 1"),
+        "rate of nothing": bad("[pretrain]\nlearning_rate = 0.0\n", "learning-rate: 0.0", "more than 0"),
+        "part that legacy has not": bad('[pretrain]\nsplit = "legacy"\n', "select-on: 'val'", "test or last"),
+        "tail of everything": bad("[finetune]\ntail = 1.0\n", "tail: 1.0", "between 0 and 1"),
+        "unknown prompt": bad('[spatial]\nkind = "node2vec"\n', "spatial.kind is 'node2vec'", "'union-node2vec'"),
+        "prompt of no file": bad('[temporal]\nkind = "file"\n', "temporal.file: none", ".npy"),
+        "unknown strategy": bad('[denoiser]\nstrategy = "Trans6"\n', "denoiser.strategy is 'Trans6'", "'pre'"),
+        "odd width": bad("[denoiser]\nwidth = 33\n", "denoiser.width: 33", "even"),
+        "attention over the batch of windows": bad("[denoiser]\nlegacy_batch_attention = true\n",
+                                                   "legacy-batch-attention", "pre, pre-adaptive"),
+        "no steps": bad("[diffusion]\nsteps = 1\n", "diffusion.steps: 1", "2 to 100,000"),
+        "noise that never comes": bad('[diffusion]\nsteps = 50\nbeta_scale = "legacy"\n', "diffusion.steps: 50",
+                                      "at most 0.2"),
+        "rate that is none": bad("[diffusion]\nlearning_rate = nan\n", "diffusion.learning-rate: nan", "(0, 10)"),
+        "no days": bad("[data]\ndays = 0\n", "data.days: 0", "at least 1"),
+        "rivals of no kind": bad('[evaluate]\nrivals = "some"\n', "evaluate.rivals is 'some'", "'naive'"),
+    }  # fmt: skip
+
+
+def malformed_cities(folder: Path) -> list[Any]:
+    """Write wrong cities; imported late, as `malformed_frames` does."""
+    from malformed_graphs import malformed_graph_files
+
+    return malformed_graph_files(folder)
+
+
+def flow_configurations() -> dict[str, BadConfiguration]:
+    """Return configurations that `vlm4st` must refuse."""
+    table = {name: case for name, case in event_configurations().items() if name in SHARED_FIELDS}
+
+    def bad(content: str, *fragments: str) -> BadConfiguration:
+        return BadConfiguration(content.encode(), fragments)
+
+    return table | {
+        "width for other heads": bad("[model]\nd_model = 12\n", "model.d-model: 12", "a multiple of 8"),
+        "three branches": bad("[model.gate_fusion]\nnum_branches = 3\n", "num-branches: 3", "4: temporal, spatial"),
+        "unknown adapter": bad('[model.vlm]\nlora_type = "lora"\n', "model.vlm.lora_type is 'lora'", "'standard'"),
+        "image of half a patch": bad("[model.vlm]\nimage_res = 100\n", "image-res: 100", "a multiple of 16"),
+        "unknown ablation": bad('ablation = "no_vision"\n', "ablation is 'no_vision'", "'no_visual'"),
+        "more than all": bad("[few_shot]\nratio = 1.5\n", "few-shot.ratio: 1.5", "a share from 0 to 1"),
+        "share and days": bad("[few_shot]\nratio = 0.1\ndays = 2.0\n", "few-shot.days: 2.0", "0 beside a ratio"),
+        "average of shares": bad("[backbone]\nshard = true\n[fit]\nema_decay = 0.9\n", "fit.ema-decay: 0.9",
+                                 "backbone.shard"),
+        "no loss": bad("[loss]\nmse_weight = 0.0\nmae_weight = 0.0\n", "loss: (0.0, 0.0)", "a weight above 0"),
+        "slots that fit no day": bad('[data]\nslots_per_day = ["100"]\n', "data.slots-per-day: '100'", "divisor of 48"),
+        "unknown mixing": bad('[data]\nmixing = "blanced"\n', "data.mixing is 'blanced'", "'balanced'"),
+        "rate that is none": bad("[optimiser]\nlearning_rate = nan\n", "optimiser.learning-rate: nan", "(0, 10)"),
+    }  # fmt: skip
+
+
+def malformed_flows(folder: Path) -> list[Any]:
+    """Write wrong flows; imported late, as `malformed_frames` does."""
+    from malformed_flows import malformed_flow_files
+
+    return malformed_flow_files(folder)
+
+
 def malformed_frames(folder: Path) -> list[Any]:
     """Write wrong sources of frames; imported late, since warm processes import this module without h5py."""
     from malformed_grids import malformed_grid_files
@@ -527,6 +621,65 @@ PACKAGES: dict[str, PackageUnderTest] = {
         same_on_ranks=(),
         diverging=("--schedule.kind", "constant", "--optimiser.weight-decay", "3e38"),
         warm=("svq.train", "svq.predict"),
+    ),
+    "gpd": PackageUnderTest(
+        module="gpd.cli",
+        write_data=write_city,
+        data_suffix=".npz",
+        flags=(
+            *("--device", "cpu", "--quiet", "--seed", "3", "--data.step", "1 hour", "--model.kind", "mlp"),
+            *("--model.history", "6", "--model.horizon", "2", "--model.channels", "4", "--model.layers", "1"),
+            *("--model.dropout", "0", "--pretrain.epochs", "2", "--pretrain.evaluate-every", "1"),
+            *("--spatial.dim", "8", "--temporal.dim", "8", "--denoiser.width", "8", "--denoiser.blocks", "1"),
+            *("--denoiser.heads", "2", "--denoiser.head-dim", "4", "--denoiser.value-dim", "4"),
+            *("--denoiser.feedforward", "8", "--denoiser.channels", "8", "--diffusion.steps", "20"),
+            *("--diffusion.batch", "5", "--diffusion.repeat", "8", "--diffusion.learning-rate", "1e-3"),
+            *("--fit.epochs", "2", "--fit.max-steps", "0", "--fit.checkpoint-every", "1", "--fit.log-every", "3"),
+            *("--fit.ema-decay", "0.9", "--fit.evaluate-every", "1"),
+        ),
+        steps=16,
+        loss="gpd.train:losses_of",
+        bad_configurations=city_configurations,
+        malformed=malformed_cities,
+        spoil=spoil_city,
+        put_nan=put_nan_into_city,
+        predict_flags=("--data.step", "1 hour", "--no-figures"),
+        forecast_suffix=".csv",
+        chunk_flag="",
+        same_on_ranks=("--denoiser.dropout", "0"),
+        # What is trained first are the node models.
+        diverging=("--pretrain.weight-decay", "3e38"),
+        warm=("gpd.stages", "gpd.predict"),
+        rate_flag="--pretrain.learning-rate",
+    ),
+    "vlm4st": PackageUnderTest(
+        module="vlm4st.cli",
+        write_data=write_frames,
+        data_suffix=".npy",
+        flags=(
+            *("--preset", "tiny", "--device", "cpu", "--quiet", "--seed", "3", "--data.batch", "4"),
+            *("--data.timestamps", "none", "--model.T", "2", "--model.T-out", "2", "--model.d-model", "8"),
+            *("--model.dix-attention.num-heads", "2", "--model.dix-attention.num-layers", "1"),
+            *("--model.format-transformer.num-latents", "3", "--model.format-transformer.vlm-hidden-dim", "16"),
+            *("--model.vlm.image-res", "32", "--model.vlm.vision-width", "16", "--model.vlm.vit.depth", "1"),
+            *("--model.vlm.vit.num-heads", "2", "--model.vlm.bert-config.hidden-size", "16"),
+            *("--model.vlm.bert-config.num-hidden-layers", "2", "--model.vlm.bert-config.num-attention-heads", "2"),
+            *("--model.vlm.bert-config.intermediate-size", "16", "--model.vlm.bert-config.fusion-layer", "1"),
+            *("--model.vlm.bert-config.encoder-width", "16", "--model.prediction-head.hidden-dim", "8"),
+            *("--fit.epochs", "2", "--fit.checkpoint-every", "1", "--fit.log-every", "3", "--fit.ema-decay", "0.9"),
+        ),
+        steps=16,
+        loss="vlm4st.train:total_loss",
+        bad_configurations=flow_configurations,
+        malformed=malformed_flows,
+        spoil=spoil_frames,
+        put_nan=put_nan_into_frames,
+        predict_flags=("--no-figures",),
+        forecast_suffix=".npz",
+        chunk_flag="",
+        same_on_ranks=(),
+        diverging=("--schedule.kind", "none", "--optimiser.weight-decay", "3e38"),
+        warm=("vlm4st.train", "vlm4st.predict"),
     ),
 }
 

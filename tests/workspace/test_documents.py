@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+import gpd.cli
 import smash.cli
 import stpred.cli
 import svq.cli
+import vlm4st.cli
 from stcore.cli import parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "shared/README.md", *sorted(ROOT.glob("packages/*/README.md"))]
-PROGRAMS = {"smash": smash.cli.PROGRAM, "stpred": stpred.cli.PROGRAM, "svq": svq.cli.PROGRAM}
+PROGRAMS = {"gpd": gpd.cli.PROGRAM, "smash": smash.cli.PROGRAM, "stpred": stpred.cli.PROGRAM, "svq": svq.cli.PROGRAM,
+            "vlm4st": vlm4st.cli.PROGRAM}  # fmt: skip
 
 
 def _commands(document: Path) -> list[str]:
@@ -53,7 +56,9 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("member", ["shared", "packages/smash", "packages/stpred", "packages/svq"])
+@pytest.mark.parametrize(
+    "member", ["shared", "packages/gpd", "packages/smash", "packages/stpred", "packages/svq", "packages/vlm4st"]
+)
 def test_members_are_complete(member: str) -> None:
     for name in ("README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml"):
         assert (ROOT / member / name).stat().st_size > 50

@@ -216,7 +216,7 @@ def test_a_loss_that_is_not_finite_stops_that_step(kind: str, whole: Whole) -> N
 def test_a_rate_far_too_high_diverges_with_a_good_checkpoint(whole: Whole) -> None:
     """No injection: a real divergence, by the largest learning rate that is accepted and no clipping."""
     folder = whole.fresh("diverging")
-    flags = ["--optimiser.learning-rate", "9.9", "--fit.clip-norm", "0", *whole.package.diverging]
+    flags = [whole.package.rate_flag, "9.9", "--fit.clip-norm", "0", *whole.package.diverging]
     stopped = run(whole.package.train(folder, *flags), folder=folder, warm=True)
     assert stopped.code == 3, stopped.stderr
     assert re.search(r"step \d+: the (.* is (nan|inf)|weights are not finite) at learning rate", only_line(stopped))

@@ -41,6 +41,12 @@ def _write_frames(folder: Path) -> None:
     np.save(folder / "frames.npy", frames)
 
 
+def _write_city(folder: Path) -> None:
+    hour, node = np.arange(240)[:, None], np.arange(5)
+    speed = 30.0 + (5.0 + node) * np.sin(2.0 * np.pi * (hour - node) / 24.0) + np.sin(1.7 * hour + node)
+    np.savez(folder / "city.npz", speed=speed.astype(np.float32), adj=np.ones((5, 5), np.float32))
+
+
 # Byte-compiling all of torch takes longer than everything else here, for commands that run once.
 INSTALL = ("install", "-q", "--no-compile")
 
@@ -62,6 +68,19 @@ PACKAGES = {
         _write_frames,
         ("train", "--preset", "demo", "--data", "frames.npy", "--fit.max-steps", "1", "--run", "run",
          "--device", "cpu"),
+    ),
+    "gpd": Package(
+        "gpd",
+        _write_city,
+        ("train", "--data", "city.npz", "--data.step", "1 hour", "--model.kind", "mlp", "--model.channels", "4",
+         "--pretrain.epochs", "1", "--denoiser.width", "16", "--denoiser.blocks", "1", "--fit.max-steps", "1",
+         "--run", "run", "--device", "cpu"),
+    ),
+    "vlm4st": Package(
+        "vlm4st",
+        _write_frames,
+        ("train", "--preset", "tiny", "--data", "frames.npy", "--data.timestamps", "none", "--fit.max-steps", "1",
+         "--run", "run", "--device", "cpu"),
     ),
 }  # fmt: skip
 

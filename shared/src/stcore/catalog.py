@@ -16,8 +16,10 @@ from typing import Any, TypeVar
 
 from stcore.catalog_cards import Card, CardFile, Kind
 from stcore.catalog_events import EVENT_CARDS
+from stcore.catalog_graphs import GRAPH_CARDS
 from stcore.catalog_grids import GRID_CARDS
 from stcore.errors import UserError
+from stcore.readers.graph_options import GraphReadOptions
 from stcore.readers.grid_options import GridReadOptions
 from stcore.readers.options import EventReadOptions
 
@@ -26,7 +28,7 @@ __all__ = [
     "locate", "read", "reading_options",
 ]  # fmt: skip
 
-Options = TypeVar("Options", EventReadOptions, GridReadOptions)
+Options = TypeVar("Options", EventReadOptions, GridReadOptions, GraphReadOptions)
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
@@ -45,7 +47,7 @@ def cards(*kinds: Kind) -> dict[str, Card]:
     >>> list(cards("digits"))
     ['mnist_t10k']
     """
-    every = EVENT_CARDS | GRID_CARDS
+    every = EVENT_CARDS | GRID_CARDS | GRAPH_CARDS
     return {name: card for name, card in every.items() if not kinds or card.kind in kinds}
 
 

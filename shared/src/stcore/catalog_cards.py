@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["events", "grids", "digits"]
+Kind = Literal["events", "grids", "digits", "graphs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Card:
     """Which container it is read into; `digits` are still images that moving ones are made of."""
     title: str
     content: str
-    """What one sequence and one event, or one frame and its channels, are."""
+    """What one sequence and one event, one frame and its channels, or one node and its channels are."""
     axes: str
     """Sizes along sequence and event, or along time, channel, row and column."""
     units: str

@@ -166,7 +166,7 @@ def _raws(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
 
 def _read_file(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
     """Read one file by its ending; nothing is opened before it is known to be a regular file."""
-    from stcore.readers import described, frames, grid_arrays, grid_files, limits, netcdf, taxibj, video
+    from stcore.readers import described, frames, grid_arrays, grid_files, grid_tables, limits, netcdf, taxibj, video
 
     grid_files.require_grid_file(path)
     ending = path.suffix.lower()
@@ -187,9 +187,11 @@ def _read_file(path: Path, options: GridReadOptions) -> dict[str, RawGrid]:
         return {"": described.read_described(path, options)}
     if ending in video.VIDEO_ENDINGS and wanted in ("auto", "video"):
         return {"": video.read_video(path, options)}
+    if ending in grid_tables.TABLE_ENDINGS and wanted == "auto":
+        return {"": grid_tables.read_grid_table(path, options)}
     if ending in frames.IMAGE_ENDINGS:
         raise UserError(f"{limits.shown(path)}: one image; expected a folder of frames, or a file that holds several")
-    known = (*ARRAY_ENDINGS, *NETCDF_ENDINGS, ".toml", *video.VIDEO_ENDINGS)
+    known = (*ARRAY_ENDINGS, *NETCDF_ENDINGS, *grid_tables.TABLE_ENDINGS, ".toml", *video.VIDEO_ENDINGS)
     if ending in known:
         raise UserError(f"{limits.shown(path)}: ending {ending}; expected one that data.format {wanted} reads")
     raise UserError(f"{limits.shown(path)}: unknown ending {limits.short(ending)}; expected one of {', '.join(known)}")

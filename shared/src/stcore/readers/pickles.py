@@ -26,7 +26,7 @@ _BASE_SECONDS = 20.0
 _BYTES_PER_SECOND = 200_000.0
 
 
-def read_plain_pickle(path: Path | str, *, max_bytes: int = 0) -> Any:
+def read_plain_pickle(path: Path | str, *, max_bytes: int = 0, what: str = "events") -> Any:
     """Return the plain data in a pickle: nested lists, tuples, dicts, sets, scalars, NumPy arrays and torch tensors.
 
     NumPy scalars come back as arrays of no dimension, an OrderedDict as a dict, a frozenset as a set, text of Python 2
@@ -35,16 +35,25 @@ def read_plain_pickle(path: Path | str, *, max_bytes: int = 0) -> Any:
     Args:
         path: the file, of any pickle protocol.
         max_bytes: largest size in memory; 0 means half of this machine's.
+        what: what the file is expected to hold, for messages.
 
     Raises:
         UserError: the file asks for anything but plain data (the message names it), is broken, or is too large.
     """
     path = Path(path)
-    size = limits.require_file(path)
-    limit = limits.size_limit(max_bytes)
-    limits.require_size(path, 8 * size, limit, "a pickle of this size needs about")
+    size = limits.require_file(path, what)
+    limits.require_size(path, 8 * size, limits.size_limit(max_bytes), "a pickle of this size needs about")
     with limits.open_file(path) as file:
-        data = file.read()
+        return plain_data(path, file.read(), max_bytes=max_bytes)
+
+
+def plain_data(path: Path, data: bytes, *, max_bytes: int = 0) -> Any:
+    """Return the plain data in a pickle that is part of the file `path`, as `read_plain_pickle` does.
+
+    Raises:
+        UserError: as there.
+    """
+    size, limit = len(data), limits.size_limit(max_bytes)
     if data[:4] == b"PK\x03\x04":
         raise UserError(f"{shown(path)}: a zip archive, as torch.save writes; expected a pickle of plain data")
     settings = {

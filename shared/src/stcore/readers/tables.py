@@ -35,9 +35,9 @@ def read_csv(path: Path, options: EventReadOptions) -> Rows:
     from pyarrow import csv as arrow_csv
 
     where = shown(path)
-    data, metadata = _split_metadata(_text_bytes(path, options), where)
+    data, metadata = _split_metadata(text_bytes(path, options.max_bytes), where)
     first = 2 + (metadata is not None)
-    _require_utf8(data, where, first - 1)
+    require_utf8(data, where, first - 1)
     header, separator = _header(data, options, where)
     columns = choose_columns(header, options, where)
     wrong: list[Any] = []
@@ -65,15 +65,17 @@ def read_csv(path: Path, options: EventReadOptions) -> Rows:
     return _rows(table, columns, options, where, metadata, lambda row: f"row {row + first}")
 
 
-def _text_bytes(path: Path, options: EventReadOptions) -> bytes:
-    """Return the text, unpacked if it is packed, without a byte order mark."""
+def text_bytes(path: Path, max_bytes: int, what: str = "events") -> bytes:
+    """Return the text of a table of `what`, unpacked if it is packed, without a byte order mark.
+
+    Raises:
+        UserError: it is too large, in UTF-16, no text or empty.
+    """
     if path.suffix.lower() == ".gz":
-        data = _unzipped(path, options.max_bytes)
+        data = _unzipped(path, max_bytes)
     else:
         # Cells become strings and then numbers: about four times the text.
-        limits.require_size(
-            path, 4 * path.stat().st_size, limits.size_limit(options.max_bytes), "the table needs about"
-        )
+        limits.require_size(path, 4 * path.stat().st_size, limits.size_limit(max_bytes), "the table needs about")
         with limits.open_file(path) as file:
             data = file.read()
     for mark, name in ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
@@ -83,7 +85,7 @@ def _text_bytes(path: Path, options: EventReadOptions) -> bytes:
     if b"\x00" in data[:4096]:
         raise UserError(f"{shown(path)}: starts with {limits.looks_like(data[:8])}; expected lines of text")
     if not data.strip():
-        raise UserError(f"{shown(path)}: empty text; expected a header line and events")
+        raise UserError(f"{shown(path)}: empty text; expected a header line and {what}")
     return data
 
 
@@ -148,8 +150,12 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _require_utf8(data: bytes, where: str, first: int) -> None:
-    """Refuse text that is no UTF-8; checked piece by piece, and before a row is handed to Python as text."""
+def require_utf8(data: bytes, where: str, first: int) -> None:
+    """Refuse text that is no UTF-8; checked piece by piece, and before a row is handed to Python as text.
+
+    Raises:
+        UserError: a byte is none; the message names its row, counted from `first`.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for start in range(0, len(data), 2**20):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +21,17 @@ WRAPPERS = ("model.", "module.")
 """What Lightning and DataParallel put before every name."""
 
 
-def read_torch_file(path: Path) -> Mapping[str, Any]:
+def read_torch_file(path: Path, *, mapped: bool = False) -> Mapping[str, Any]:
     """Read what `torch.save` wrote, a mapping.
+
+    Args:
+        path: the file.
+        mapped: leave tensors in the file until they are used, where its format lets them.
 
     Raises:
         UserError: no such file, no checkpoint, or one that holds more than tensors and plain containers.
     """
-    content = _load(path)
+    content = _load(path, mapped=mapped and zipfile.is_zipfile(path))
     if not isinstance(content, Mapping):
         raise UserError(
             f"{path}: holds a {type(content).__name__}; expected a checkpoint, a mapping of tensors by name"
@@ -56,13 +61,13 @@ def without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, *, mapped: bool) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file; expected a checkpoint")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old formats of torch's
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         first = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise UserError(f"{path}: {first[:160]}; expected a checkpoint of tensors and plain values; nothing in it "

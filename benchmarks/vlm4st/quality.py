@@ -1,0 +1,384 @@
+"""What VLM4ST learns on real grids in a fixed budget, beside forecasts that know next to nothing.
+
+Flows of bikes and taxis, and temperature over the British Isles (ERA5), from `$STCORE_DATA`, cut in time into 70 % to
+train on, 10 % to choose the weights on and 20 % that is scored once per run, per cell, on the grid and in the units of
+the data. Four questions, each a table:
+
+- `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part;
+- `few-shot`: three days of bikes with all of the other grids, beside the three days alone (chosen on the validation
+  part like everything else, so trained to their own best) and beside no bikes at all;
+- `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
+  adapters, from scratch; and without each part of the model;
+- `known`: the recorded series of two weeks whose naive errors are known, the preset `tiny`, three seeds, after 400
+  and after 2 000 steps.
+
+A run that was broken off goes on, and `seconds` breaks off by itself; a finished run is only scored again.
+
+    python benchmarks/run.py vlm4st quality [--option "groups=headline few-shot"] [--option "sets=bike era5"]
+        [--option seconds=280] [--option runs=FOLDER]
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.tables import markdown, provenance
+
+from stcore.cli import run_config
+from stcore.configuration import differences
+from stcore.errors import Interrupted, UserError
+from stcore.training.run import Run
+from vlm4st.config import FewShotConfig, TrainConfig
+from vlm4st.data_options import DataConfig
+from vlm4st.presets import PRESETS
+
+Row = dict[str, Any]
+
+GROUPS = ("headline", "few-shot", "adapters", "known")
+MODEL = "vlm4st"
+SPLIT = (0.7, 0.1, 0.2)
+TARGET, OTHERS = "bike", ("taxi", "era5")
+DAYS = 3
+"""Of the target, in `few-shot`."""
+BACKBONE = "backbone"
+"""Run whose backbone is frozen in `adapters`."""
+ADAPTERS = ("standard", "mtl", "moe", "task_adaptive")
+ABLATIONS = ("no_dix", "no_prompt", "no_seq", "no_visual")
+GRID = (16, 16)
+"""Of models that see several sets: every one is stretched to it, and forecasts are stretched back."""
+PLACES = {
+    "bike": {"source": ("nyc_bike_grid",)},
+    "taxi": {"source": ("taxi_grid_40",), "start": "2000-01-03T00:00", "step": "10 minutes"},
+    "era5": {"source": ("era5_t2m_uk",)},
+}
+"""The days of the taxis have no dates: a Monday is assumed for the first, and only the time of day is sure."""
+KNOWN_STEPS = (400, 2000)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A set and the budget on it."""
+
+    frames: int
+    """Given, and forecast."""
+    epochs: int
+    batch: int
+    stride: int = 1
+    grid: tuple[int, int] | None = None
+    """Of the model, where that of the data would take too long."""
+
+
+SETS = {
+    "bike": Subject(frames=6, epochs=7, batch=16),
+    "taxi": Subject(frames=6, epochs=1, batch=4, stride=3),
+    "era5": Subject(frames=12, epochs=6, batch=8, grid=(17, 25)),
+}
+STEPS = {"days and others": 720, "days alone": 400, "zero-shot": 720, "adapters": 400, BACKBONE: 480}
+"""Of each run; the best weights on the validation part are kept."""
+
+
+def headline(name: str, seed: int) -> TrainConfig:
+    """Return the run of `small` on one set."""
+    subject, small = SETS[name], PRESETS["small"]
+    data = replace(small.data, **PLACES[name], split=SPLIT, batch=subject.batch, stride=subject.stride)
+    model = replace(small.model, T=subject.frames, T_out=subject.frames)
+    if subject.grid is not None:
+        model = replace(model, H=subject.grid[0], W=subject.grid[1])
+    fit = replace(small.fit, epochs=subject.epochs, patience=0, ema_decay=0.99, checkpoint_every=25)
+    return replace(small, data=data, model=model, fit=fit, fit_grid=subject.grid is None, seed=seed)
+
+
+def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
+    """Return a run of `small` on several sets, on one grid."""
+    small = PRESETS["small"]
+    sources = tuple(PLACES[name]["source"][0] for name in names)
+    clock: dict[str, Any] = {key: value for key, value in PLACES["taxi"].items() if key != "source"}
+    model = replace(small.model, H=GRID[0], W=GRID[1])
+    data = replace(small.data, source=sources, split=SPLIT, batch=16, mixing="balanced", **clock)
+    # An epoch of one set has a tenth of the steps of one of all of them.
+    fit = replace(small.fit, epochs=1000, max_steps=steps, evaluate_every=5 if names == (TARGET,) else 1, patience=0,
+                  ema_decay=0.99, checkpoint_every=25)  # fmt: skip
+    return replace(small, data=data, model=model, fit=fit, fit_grid=False, **changes)
+
+
+def few_shot(how: str) -> TrainConfig:
+    """Return a run of `few-shot`: `days and others`, `days alone` or `zero-shot`."""
+    days = 0.0 if how == "zero-shot" else float(DAYS)
+    chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=how != "days alone")
+    names = (TARGET,) if how == "days alone" else (TARGET, *OTHERS)
+    return mixed(names, STEPS[how], few_shot=chosen)
+
+
+def backbone() -> TrainConfig:
+    """Return the run whose backbone is frozen afterwards; its text layers are trained too, for `no_visual`."""
+    return _with_text(mixed(OTHERS, STEPS[BACKBONE]))
+
+
+def _with_text(config: TrainConfig, **vlm: Any) -> TrainConfig:
+    sizes = replace(config.model.vlm, text_path="text_then_fusion", keep_text_layers=True, **vlm)
+    return replace(config, model=replace(config.model, vlm=sizes))
+
+
+def adapted(how: str, weights: Path) -> TrainConfig:
+    """Return a run of `adapters`: a kind of adapter, `from scratch`, or an ablation."""
+    config = mixed((TARGET,), STEPS["adapters"])
+    if how == "from scratch":
+        return _with_text(config)
+    kind = how if how in ADAPTERS else "standard"
+    chosen = _with_text(config, use_lora=True, lora_type=kind, pretrained_path=str(weights))
+    return replace(chosen, ablation=how) if how in ABLATIONS else chosen  # type: ignore[arg-type]
+
+
+def known(file: Path, steps: int, seed: int) -> TrainConfig:
+    """Return the run of `tiny` on the recorded series."""
+    tiny = PRESETS["tiny"]
+    data = DataConfig(source=(str(file),), batch=16, cache=str(file.parent / "cache"))
+    fit = replace(tiny.fit, epochs=1000, max_steps=steps, evaluate_every=10, patience=0, checkpoint_every=50)
+    return replace(tiny, data=data, fit=fit, fit_grid=True, seed=seed)
+
+
+def run(
+    quick: bool,
+    *,
+    groups: str = " ".join(GROUPS),
+    sets: str = " ".join(SETS),
+    seeds: str = "0 1 2",
+    models: str = "",
+    seconds: str = "0",
+    runs: str = "runs/quality-vlm4st",
+) -> Iterator[Row]:
+    """Train what is not trained yet, score it, and yield a row per run; the naive forecasts once a set.
+
+    Args:
+        quick: two steps and few windows; figures then say only that everything works.
+        groups: names of `GROUPS`.
+        sets: names of `SETS`, for `headline`.
+        seeds: of `headline` and `known`.
+        models: of `few-shot` and `adapters`, commas between them; all where empty.
+        seconds: break off after so many, between two steps; start again to go on. 0 goes to the end.
+        runs: folder of the runs.
+    """
+    unknown = [name for name in groups.split() if name not in GROUPS] + [
+        name for name in sets.split() if name not in SETS
+    ]
+    if unknown:
+        raise UserError(f"groups, sets: {unknown[0]!r}; expected some of {', '.join((*GROUPS, *SETS))}")
+    numbers = [int(text) for text in seeds.split()][: 1 if quick else None]
+    wanted = [name.strip() for name in models.split(",") if name.strip()]
+    folder, said = Path(runs), set[str]()
+    with _limited(float(seconds)):
+        try:
+            for group in groups.split():
+                for row in _of_group(group, folder, sets.split(), numbers, wanted, quick=quick):
+                    if row["case"] not in said:
+                        yield row
+                    said.add(row["case"])
+        except Interrupted as error:
+            raise UserError(f"quality: {error}; start again to go on") from error
+
+
+def _of_group(
+    group: str, folder: Path, sets: Sequence[str], seeds: Sequence[int], wanted: Sequence[str], *, quick: bool
+) -> Iterator[Row]:
+    if group == "headline":
+        for name in sets:
+            for seed in seeds:
+                yield from _scored(group, name, "small", headline(name, seed), folder, quick=quick)
+    elif group == "few-shot":
+        for how in wanted or ("days and others", "days alone", "zero-shot"):
+            yield from _scored(group, TARGET, how, few_shot(how), folder, quick=quick)
+    elif group == "adapters":
+        weights = _backbone_file(folder, quick=quick)
+        for how in wanted or (*ADAPTERS, "from scratch", *ABLATIONS):
+            yield from _scored(group, TARGET, how, adapted(how, weights), folder, quick=quick)
+    else:
+        file = known_file(folder)
+        for steps in KNOWN_STEPS:
+            for seed in seeds:
+                yield from _scored(
+                    group, "known", f"tiny, {steps} steps", known(file, steps, seed), folder, quick=quick
+                )
+
+
+@contextmanager
+def _limited(seconds: float) -> Generator[None]:
+    """Ask the training to stop at its next full step after some seconds, as SIGTERM does."""
+    if not seconds:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _train(config: TrainConfig, folder: Path) -> float:
+    """Train or go on training, and return the seconds that all of it took."""
+    from vlm4st.train import train
+
+    begun = folder.exists() and bool(Run.reopen(folder).step_files())
+    if folder.exists() and not begun:
+        raise UserError(f"{folder}: broken off before its first checkpoint; expected none; remove it")
+    if begun and (changed := differences(run_config(TrainConfig, folder), _resolved(config, folder))):
+        raise UserError(f"{folder}: another configuration: {', '.join(changed)}; expected the same; remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    stored = run_config(TrainConfig, folder) if begun else config
+    train(stored, run=None if begun else folder, resume=folder if begun else None, preset="quality", device="cpu")
+    timing = folder / "timing.jsonl"
+    lines = [json.loads(line) for line in timing.read_text().splitlines()] if timing.exists() else []
+    return round(sum(line.get("step_s", 0.0) for line in lines) * config.fit.log_every, 1)
+
+
+def _resolved(config: TrainConfig, folder: Path) -> TrainConfig:
+    """Return the configuration with the grid that a run took from the data."""
+    stored = run_config(TrainConfig, folder)
+    if not config.fit_grid:
+        return config
+    return replace(config, fit_grid=stored.fit_grid, model=replace(config.model, H=stored.model.H, W=stored.model.W))
+
+
+def _scored(group: str, name: str, model: str, config: TrainConfig, folder: Path, *, quick: bool) -> Iterator[Row]:
+    from vlm4st.data import read_datasets, sources_of
+    from vlm4st.data_options import WindowShape
+    from vlm4st.evaluate import evaluate
+    from vlm4st.predict import Forecaster
+
+    if quick:
+        config = replace(config, fit=replace(config.fit, max_steps=2))
+    label = f"{group}-{name}-{model}-{config.seed}".replace(" ", "_").replace(",", "")
+    seconds = _train(config, folder / label)
+    forecaster = Forecaster.load(folder / label, device="cpu")
+    sources = sources_of(read_datasets(config.data), config.data, WindowShape.of(forecaster.config.model),
+                         target=config.few_shot.target, few_shot=config.few_shot)  # fmt: skip
+    report = evaluate(forecaster, [source for source in sources if source.evaluated][:1], limit=8 if quick else 0)
+    found = report.datasets[0]
+    size = sum(parameter.numel() for parameter in forecaster.model.parameters())
+    trained = sum(parameter.numel() for parameter in forecaster.model.parameters() if parameter.requires_grad)
+    about: Row = {"group": group, "set": name, "unit": found.unit, "windows": found.windows}
+    yield {"case": f"{group} {name} {model} {config.seed}", "forecaster": model, "naive": False, "seed": config.seed,
+           "parameters": size, "trained_parameters": trained, "train_seconds": seconds,
+           "step": forecaster.facts.get("step"), **_figures(found.errors[MODEL]), **about}  # fmt: skip
+    for who, errors in found.errors.items():
+        if who != MODEL:
+            case = f"{group} {name} {who} ({len(sources)})"
+            yield {"case": case, "forecaster": who, "naive": True, **_figures(errors), **about}
+
+
+def _figures(errors: Row) -> Row:
+    return {"figures": errors["overall"], "by_lead": errors["per_lead_time"]}
+
+
+def _backbone_file(folder: Path, *, quick: bool) -> Path:
+    """Train the model whose backbone is frozen, and write that backbone into a file of its own."""
+    from vlm4st.convert.backbone import backbone_tensors, write_backbone
+    from vlm4st.predict import Forecaster
+
+    config = backbone()
+    if quick:
+        config = replace(config, fit=replace(config.fit, max_steps=2))
+    _train(config, folder / BACKBONE)
+    file = folder / f"{BACKBONE}.safetensors"
+    if not file.exists():
+        write_backbone(backbone_tensors(Forecaster.load(folder / BACKBONE, device="cpu").model.module), file)
+    return file
+
+
+def known_file(folder: Path) -> Path:
+    """Write the recorded series with its own windows and parts, as a file of UniST, and return where."""
+    from safetensors.numpy import load_file
+
+    root = os.environ.get("STCORE_REFERENCE")
+    if not root:
+        raise UserError("STCORE_REFERENCE: not set; expected the folder of the recordings, for the group `known`")
+    place = Path(root) / "vlm4st" / "synthetic_series"
+    series = load_file(place.with_suffix(".safetensors"))["series"]
+    meta = json.loads(place.with_suffix(".json").read_text())
+    tree: Row = {"timestamps": {}}
+    for part in ("train", "val", "test"):
+        rows = np.arange(*meta[f"{part}_windows"])[:, None] + np.arange(meta["window"])
+        tree[f"X_{part}"] = [series[rows].astype(float).tolist(), []]
+        tree["timestamps"][part] = np.stack([rows // 48 % 7, rows % 48], axis=-1).tolist()
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "known_short.json"
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    return file
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Lay the results out: a table a group and set, and what follows from each."""
+    blocks = [
+        _set_table(group, name, [row for row in rows if (row["group"], row["set"]) == (group, name)])
+        for group, name in dict.fromkeys(
+            (group, row["set"]) for group in GROUPS for row in rows if row["group"] == group
+        )
+    ]
+    note = (
+        "Errors per cell on the grid of the data, over all lead times, mean and standard deviation over seeds; then "
+        "MAE by lead time. Naive forecasts (in italics) are fitted on the windows that are trained on."
+    )
+    return "\n\n".join([*blocks, f"{note} {provenance(rows)}"])
+
+
+def _set_table(group: str, name: str, rows: Sequence[Row]) -> str:
+    leads = range(len(rows[0]["by_lead"]["mae"]))
+    unit = f" ({rows[0]['unit']})" if rows[0]["unit"] else ""
+    header = [
+        f"{group}: {name}{unit}",
+        "trained of all parameters",
+        "seeds",
+        "MAE",
+        "RMSE",
+        *(f"{at + 1}" for at in leads),
+    ]
+    each: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["naive"]):
+        each.setdefault(row["case"] if row["naive"] else row["forecaster"], []).append(row)
+    lines: list[list[str]] = []
+    for mine in each.values():
+        first = mine[0]
+        size = (
+            "" if first["naive"] else f"{first['trained_parameters'] / 1e3:.0f} k of {first['parameters'] / 1e3:.0f} k"
+        )
+        shown = f"*{first['forecaster']}*" if first["naive"] else first["forecaster"]
+        overall = [_spread([row["figures"][metric] for row in mine]) for metric in ("mae", "rmse")]
+        by_lead = [f"{statistics.fmean(row['by_lead']['mae'][at] for row in mine):.3g}" for at in leads]
+        lines.append([shown, size, "" if first["naive"] else str(len(mine)), *overall, *by_lead])
+    return "\n\n".join([markdown(header, lines), *_verdicts(group, rows)])
+
+
+def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
+    """Say in a sentence what the table shows, also where it is not what was hoped for."""
+    naive = {row["forecaster"]: row["figures"]["mae"] for row in rows if row["naive"]}
+    models: dict[str, list[float]] = {}
+    for row in rows:
+        if not row["naive"]:
+            models.setdefault(row["forecaster"], []).append(row["figures"]["mae"])
+    said: list[str] = []
+    if naive and group in ("headline", "known"):
+        best = min(naive, key=lambda name: naive[name])
+        for model, found in models.items():
+            won = sum(value < naive[best] for value in found)
+            said.append(
+                f"{model}: {won} of {len(found)} seeds below the best naive forecast ({best}, {naive[best]:.3g})"
+            )
+    if group == "few-shot" and {"days and others", "days alone"} <= models.keys():
+        change = statistics.fmean(models["days and others"]) / statistics.fmean(models["days alone"]) - 1.0
+        said.append(f"MAE of {DAYS} days with the other sets against the {DAYS} days alone: {change:+.1%}")
+    return [". ".join(said) + "."] if said else []
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.4g}"
+    return f"{mean} ± {statistics.stdev(values):.2g}" if len(values) > 1 else mean

@@ -1,0 +1,122 @@
+"""The named runs: the seven cities of the original with the values of its README. Standard library only.
+
+A run is named `<target city>/<node model>/<strategy>`, such as `metr-la/gwn/pre-inductive`: the other cities of the
+same family are its sources. With the original's own names, `metr-la/v_GWN/Trans1`, it also does what the original does
+where that is left behind here: strided tokens, attention over the batch, rows with numbers that no output depends on,
+statistics of the whole time, and weights that are chosen on the test part. `pemes-bay`, as the original's README
+writes, is understood.
+
+Source: github.com/tsinghua-fib-lab/GPD, `README.md`, `GPD/1Dmain.py`, `Pretrain/main.py`, `Pretrain/config.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from gpd.config import DataConfig, EvaluateConfig, RunConfig
+from gpd.diffusion.configs import STRATEGIES, DenoiserConfig, DiffusionConfig, SamplingConfig, original_denoiser
+from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
+from gpd.prompts.configs import SpatialPromptConfig
+from stcore.training.config import LoopConfig
+
+DEFAULT_PRESET = "default"
+FAMILIES = {"traffic": ("metr-la", "pems-bay", "shenzhen", "chengdu_m"), "crowd": ("DC", "BM", "man")}
+"""Cities whose rows one diffusion model is trained on, in the order of the original's tables for traffic and crowds."""
+CITIES: dict[str, str] = {city: family for family, cities in FAMILIES.items() for city in cities}
+ORIGINAL_MODELS = {"stgcn": "v_STGCN5", "gwn": "v_GWN"}
+README_STEPS, README_DAYS, README_EPOCHS, README_WIDTH = 80_000, 7, 600, 512
+MISSPELT = {"pemes-bay": "pems-bay"}
+"""Names of cities as the original's README has them."""
+
+LOOP = LoopConfig(epochs=100_000, max_steps=README_STEPS, checkpoint_every=2000, log_every=100, ema_decay=0.995)
+
+
+def sources_of(city: str) -> tuple[str, ...]:
+    """Return the cities that rows for `city` are learnt from."""
+    return tuple(other for other in FAMILIES[CITIES[city]] if other != city)
+
+
+def _corrected(city: str, model: str, strategy: str) -> RunConfig:
+    """Return the method at the sizes of the original's README."""
+    denoiser = replace(
+        original_denoiser(strategy, width=README_WIDTH), layout="layerwise", token_embeddings=True, final_norm=True,
+        zero_gates=True, scale="head", legacy_batch_attention=False,
+    )  # fmt: skip
+    return RunConfig(
+        data=DataConfig(source=sources_of(city), target=city, days=README_DAYS),
+        model=_model(model),
+        pretrain=NodeTrainingConfig(epochs=30),
+        denoiser=denoiser,
+        diffusion=DiffusionConfig(),
+        fit=LOOP,
+        finetune=NodeTrainingConfig(epochs=README_EPOCHS, select_on="tail"),
+    )
+
+
+def _original(city: str, model: str, strategy: str) -> RunConfig:
+    """Return what the original does, its flaws included."""
+    corrected = _corrected(city, model, strategy)
+    crowd = CITIES[city] == "crowd"
+    return replace(
+        corrected,
+        model=replace(corrected.model, row="legacy"),
+        pretrain=replace(
+            corrected.pretrain, split="legacy", select_on="test", statistics="full", start="own", drop_last=True
+        ),
+        # The prompts of the traffic cities are ones.
+        spatial=SpatialPromptConfig() if crowd else SpatialPromptConfig(kind="none"),
+        denoiser=replace(original_denoiser(strategy, width=README_WIDTH), spatial_on="graph" if crowd else "none"),
+        diffusion=DiffusionConfig(scaling="raw", prompt_dropout=0.0, validation=0.0, beta_scale="legacy"),
+        sampling=SamplingConfig(method="ancestral", clip="legacy"),
+        finetune=replace(
+            corrected.finetune, split="legacy", select_on="test", statistics="full", start="own", drop_last=True
+        ),
+    )
+
+
+def _model(kind: str) -> NodeModelConfig:
+    return NodeModelConfig(kind="gwn", norm="batch") if kind == "gwn" else NodeModelConfig(kind="stgcn")
+
+
+DEMO = RunConfig(
+    data=DataConfig(source=("simulated",), target="simulated", days=3),
+    model=NodeModelConfig(kind="mlp", residual="average", channels=16, layers=1, dropout=0.0),
+    pretrain=NodeTrainingConfig(
+        epochs=10, learning_rate=3e-3, weight_decay=1e-4, decay="cosine", evaluate_every=2
+    ),
+    denoiser=DenoiserConfig(
+        width=48, blocks=2, heads=4, head_dim=8, value_dim=8, feedforward=128, dropout=0.0
+    ),
+    diffusion=DiffusionConfig(steps=100, scaling="entry", batch=32, learning_rate=2e-3, validation=0.0),
+    fit=LoopConfig(epochs=1000, max_steps=900, checkpoint_every=300, log_every=25, ema_decay=0.99),
+    sampling=SamplingConfig(draws=8),
+    finetune=NodeTrainingConfig(
+        epochs=6, learning_rate=5e-4, weight_decay=1e-4, evaluate_every=1, select_on="tail"
+    ),
+    evaluate=EvaluateConfig(stride=3),
+    seed=0,
+)  # fmt: skip
+"""Small enough for two minutes on two cores."""
+
+
+def _all() -> dict[str, RunConfig]:
+    """Return the runs by name."""
+    runs = {DEFAULT_PRESET: RunConfig()}
+    for city in CITIES:
+        for model, theirs in ORIGINAL_MODELS.items():
+            for number, strategy in enumerate(STRATEGIES, start=1):
+                runs[f"{city}/{model}/{strategy}"] = _corrected(city, model, strategy)
+                runs[f"{city}/{theirs}/Trans{number}"] = _original(city, model, strategy)
+    return {**runs, "demo": DEMO}
+
+
+PRESETS: Mapping[str, RunConfig] = _all()
+"""The runs by name, as `gpd config list` prints them."""
+ALIASES: dict[str, str] = {
+    name.replace(city, wrong, 1): name for name in PRESETS for wrong, city in MISSPELT.items()
+    if name.startswith(f"{city}/")
+}  # fmt: skip
+"""Further spellings."""
+KNOWN: Mapping[str, RunConfig] = {**PRESETS, **{other: PRESETS[name] for other, name in ALIASES.items()}}
+"""Runs by every name that is understood."""
