@@ -77,7 +77,8 @@ class GapLaw:
     def cdf_at(self, gap: Float[Tensor, "event point"]) -> Float[Tensor, "event point"]:
         """Probability of a gap up to the given ones."""
         _, _, hazard = self._interpolate(gap)
-        return torch.expm1(-hazard) / torch.expm1(-self.hazard[:, -1:])
+        share = torch.expm1(-hazard) / torch.expm1(-self.hazard[:, -1:])
+        return torch.where(gap >= self.grid[-1], 1.0, share)  # to the last bit, which rounding may miss
 
     def log_density_at(self, gap: Float[Tensor, "event point"]) -> Float[Tensor, "event point"]:
         """Log density at the given gaps; minus infinity outside the grid."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -36,7 +36,6 @@ from vlm4st.backbone import FILE, Reference, check_frozen, restore_frozen, run_f
 from vlm4st.config import TrainConfig
 from vlm4st.data import Dataset, Source, read_datasets, sources_of
 from vlm4st.data_options import DataConfig, WindowShape, dataset_name
-from vlm4st.models.vlm4st import VLM4ST
 from vlm4st.objective import Made, Objective
 from vlm4st.options import ForecastOptions, PredictOptions
 from vlm4st.resizing import Resizing
@@ -44,6 +43,9 @@ from vlm4st.space import Space
 from vlm4st.timestamps import as_slots
 from vlm4st.train import check_backbone_file, make_model
 from vlm4st.validation import evaluation_batch
+
+if TYPE_CHECKING:
+    from vlm4st.models.vlm4st import VLM4ST  # brings timm and transformers, which a look at the data need not wait for
 
 ENDINGS = (".nc", ".npz", ".zarr")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +24,15 @@ from vlm4st.config import TrainConfig
 from vlm4st.data import Dataset, Mixture, Source, largest_grid, read_datasets, sources_of, training_batches
 from vlm4st.data_options import WindowShape
 from vlm4st.models import build
-from vlm4st.models.vlm4st import VLM4ST
 from vlm4st.objective import Objective, means_of, total_loss
 from vlm4st.options import TrainOptions
 from vlm4st.presets import DEFAULT_PRESET
 from vlm4st.schedules import epoch_rate, step_rate
 from vlm4st.validation import Validation
 from vlm4st.watching import Board, real_errors
+
+if TYPE_CHECKING:
+    from vlm4st.models.vlm4st import VLM4ST  # brings timm and transformers, which a look at the data need not wait for
 
 HARMLESS = ("fit.tensorboard", "fit.workers", "backbone.shard", "backbone.checkpointing", "data.cache")
 """What may differ when a run goes on."""
