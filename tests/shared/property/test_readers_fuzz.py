@@ -116,7 +116,7 @@ def test_mutated_files_are_read_or_refused(kind: str, count: int, tmp_path: Path
     @given(mutated(originals))
     def run(data: bytes) -> None:
         path.write_bytes(data)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             events = read_events(str(path), EventReadOptions())
         except UserError as error:
@@ -125,7 +125,7 @@ def test_mutated_files_are_read_or_refused(kind: str, count: int, tmp_path: Path
         else:
             seen["read"] += 1
             assert events.num_events >= 1 and np.isfinite(events.gaps()).all()
-        assert time.perf_counter() - start < 2.0
+        assert time.process_time() - start < 2.0
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     run()

@@ -93,11 +93,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )  # fmt: skip
 def test_bombs_are_refused_in_one_line(folder: Path, name: str) -> None:
     options = EventReadOptions(max_bytes=2**25 if name in ROOMY else 0)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(UserError) as caught:
         read_events(str(folder / name), options)
     message = str(caught.value)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
     assert message.startswith(str(folder / name)) and "expected" in message and "\n" not in message
     assert name in HARMLESS or ("bytes; expected at most" in message and "--data.max-bytes" in message)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from functools import cache
 from pathlib import Path
 
@@ -111,10 +110,8 @@ def test_files_are_those_of_the_cards(name: str) -> None:
     assert size / 1e6 == pytest.approx(card.size_mb, abs=0.06)
 
 
-def test_the_largest_pickle_is_read_in_two_seconds_of_processor_time() -> None:
-    before = time.process_time() + sum(os.times()[2:4])
+def test_the_largest_pickle_is_read_whole() -> None:
     assert len(read_plain_pickle(Path(ROOT) / "smash_earthquake" / "data_train.pkl")) == 1200
-    assert time.process_time() + sum(os.times()[2:4]) - before < 2.0
 
 
 def test_a_pickle_of_python_2_with_arrays() -> None:

@@ -38,7 +38,7 @@ class _Gated(torch.autograd.Function):
         shown = torch.bmm(x, value)
         shown = shown.tanh_() if tanh else shown.relu_()
         opened = torch.bmm(x, gate).sigmoid_()
-        result = shown * opened
+        result = shown * opened if tanh else shown.mul_(opened)  # the derivative of a ReLU is read off the result
         ctx.save_for_backward(x, value, gate, opened, result, *((shown,) if tanh else ()))
         return result
 
@@ -67,6 +67,49 @@ def gated(
     """
     flat: Any = _Gated.apply(x.reshape(len(x), -1, x.shape[-1]), value, gate, tanh)
     return flat.reshape(*x.shape[:-1], value.shape[-1])
+
+
+class _GatedMix(torch.autograd.Function):
+    """A gate and, over the ego graph, the sum of what it lets through: each value is touched once less than in turn.
+
+    The gradient of the sum is the same for all nodes of an ego graph but for their weight, which is put on the input
+    instead, where there is little to multiply.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gate: Tensor, weights: Tensor) -> Tensor:
+        nodes, time, ego, batch, _ = x.shape
+        flat = x.reshape(nodes, time * ego * batch, -1)
+        opened = torch.bmm(flat, gate).sigmoid_()
+        result = torch.bmm(flat, value).relu_().mul_(opened)
+        ctx.save_for_backward(x, value, gate, weights, opened, result)
+        mixed = torch.matmul(weights[:, None, None], result.view(nodes, time, ego, -1))
+        return mixed.view(nodes, time, batch, -1)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, value, gate, weights, opened, result = ctx.saved_tensors
+        gradient, axes = outer[0][:, :, None], (*x.shape[:-1], -1)
+        to_value = gradient * opened.view(axes)
+        torch.ops.aten.threshold_backward.grad_input(to_value, result.view(axes), 0.0, grad_input=to_value)
+        to_gate = torch.addcmul(result, result, opened, value=-1.0).view(axes).mul_(gradient)
+        share = weights[:, None, :, None, None]
+        flat, to_value, to_gate = (x * share).flatten(1, 3), to_value.flatten(1, 3), to_gate.flatten(1, 3)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.baddbmm(torch.bmm(to_value, value.mT), to_gate, gate.mT).view(x.shape) * share
+        return to_x, torch.bmm(flat.mT, to_value), torch.bmm(flat.mT, to_gate), None
+
+
+def gated_mix(
+    x: Float[Tensor, "node time ego batch from"],
+    value: Float[Tensor, "node from to"],
+    gate: Float[Tensor, "node from to"],
+    weights: Float[Tensor, "node ego"],
+) -> Float[Tensor, "node time batch to"]:
+    """Return the sum over the ego graph of `gated` with a ReLU, by weights that are not learnt."""
+    mixed: Any = _GatedMix.apply(x, value, gate, weights)
+    return mixed
 
 
 def taps(x: Tensor, kernel: int, dilation: int = 1) -> Tensor:

@@ -19,7 +19,17 @@ from torch.nn import functional as F
 
 from gpd.models.configs import NodeModelConfig
 from gpd.models.spec import ParamSpec, Spec, Training
-from gpd.models.stacking import at_centre, gated, kernel_matrix, last_value, multiply, taps, time_first, uniform
+from gpd.models.stacking import (
+    at_centre,
+    gated,
+    gated_mix,
+    kernel_matrix,
+    last_value,
+    multiply,
+    taps,
+    time_first,
+    uniform,
+)  # fmt: skip
 
 
 class STGCN:
@@ -73,11 +83,10 @@ class STGCN:
     ) -> Float[Tensor, "node batch horizon"]:
         """Forecast the centre of each ego graph, see `gpd.models.spec.NodeModel`."""
         windows = time_first(x)
-        first = self.gate(params, "block1.temporal1", windows)
-        nodes, time, ego, batch, width = first.shape
+        nodes, batch = windows.shape[0], windows.shape[3]
         to_centre = graph[torch.arange(nodes, device=graph.device), centre]
-        mixed = torch.matmul(to_centre[:, None, None], first.reshape(nodes, time, ego, batch * width))
-        mixed = mixed.reshape(nodes, time, batch, width)
+        steps = taps(windows, self.config.kernel_size)
+        mixed = gated_mix(steps, *self.kernels(params, "block1.temporal1"), to_centre)
         u = F.relu(multiply(mixed, params["block1.Theta1"]))
         v = self.gate(params, "block1.temporal2", u)
         w = self.gate(params, "last_temporal", v)
@@ -87,9 +96,12 @@ class STGCN:
 
     def gate(self, params: Mapping[str, Tensor], name: str, z: Tensor) -> Tensor:
         """Convolve (node, time, …, channel) along time and let through what is positive, by a gate of its own."""
+        return gated(taps(z, self.config.kernel_size), *self.kernels(params, name), tanh=False)
+
+    def kernels(self, params: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+        """Return the matrices of a convolution along time: of the values, and of their gate."""
         first, second, gate = (params[f"{name}.conv{number}.weight"] for number in (1, 2, 3))
-        windows = taps(z, self.config.kernel_size)
-        return gated(windows, kernel_matrix(first + second), kernel_matrix(gate), tanh=False)
+        return kernel_matrix(first + second), kernel_matrix(gate)
 
 
 def rows_at_every_node(model: STGCN, params: Mapping[str, Tensor], x: Any, graph: Any) -> dict[str, Tensor]:
