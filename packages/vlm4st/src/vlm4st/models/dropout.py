@@ -1,12 +1,14 @@
 """Dropout whose random numbers cost little on a processor.
 
 Torch draws a number of 64 bits for each value there, one after another, which took an eighth of a step of training.
-Here four values share one: each gets 16 bits, so the rate is rounded to a multiple of 1/65536. Elsewhere, and in
-compiled graphs, it is torch's own. The generator is torch's in either case: a seed decides what is dropped.
+Here four values share one: each gets 16 bits, so the rate is rounded to a multiple of 1/65536. The numbers come from
+NumPy's SFC64, which draws them in half the time, with a seed drawn by torch; so torch's seed decides what is dropped.
+Elsewhere than on a processor, and in compiled graphs, it is torch's own.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,15 +33,17 @@ class Dropout(nn.Dropout):
 def cheap_dropout(values: Tensor, rate: float) -> Tensor:
     """Drop values at a rate that is rounded to 1/65536."""
     level = min(round(rate * LEVELS), LEVELS - 1)
-    kept = kept_values(values.shape, level)
-    return torch.where(kept, values, values.new_zeros(())) * (LEVELS / (LEVELS - level))
+    scales = kept_values(values.shape, level).mul_(LEVELS / (LEVELS - level))
+    return values * scales.to(values.dtype)
 
 
 def kept_values(shape: torch.Size, level: int) -> Tensor:
-    """Draw which values stay: each with a chance of 1 - level / 65536."""
+    """Draw which values stay: 1 with a chance of 1 - level / 65536, else 0, as float32."""
     count = shape.numel()
-    words = torch.empty(-(-count // LANES), dtype=torch.int64).random_(-(2**63), None)
-    return (words.view(torch.int16)[:count] >= level - LEVELS // 2).view(shape)
+    seed = int(torch.randint(2**63 - 1, ()))
+    words = np.random.SFC64(seed).random_raw(-(-count // LANES))
+    # Comparing as numbers that become the result is several times faster than as booleans.
+    return torch.from_numpy(words.view(np.int16)[:count]).to(torch.float32).ge_(level - LEVELS // 2).view(shape)
 
 
 def make_cheap(module: nn.Module) -> None:
