@@ -122,8 +122,9 @@ class _Trial:
     def scored(
         self, variant: str, target: GraphSeries, sources: Sequence[GraphSeries], *, days: int, seed: int, role: str
     ) -> Row:
-        folder = self.folder / f"{role}-{variant}-{seed}"
-        kept = folder / f"result-{days}.json"
+        shared = VARIANTS[variant].later_of or variant
+        folder = self.folder / f"{role}-{shared}-{seed}"
+        kept = folder / f"result-{variant}-{days}.json"
         config = self.configuration(variant, sources, target, days, seed)
         about = {"case": f"{self.name} {role} {variant} {days} d seed {seed}", "set": self.name, "role": role,
                  "variant": variant, "words": VARIANTS[variant].words, "target": target.name, "days": days,
@@ -163,7 +164,7 @@ class _Trial:
             found = Pipeline.start(config, run=folder, preset="quality", device="cpu", quiet=True, sources=sources,
                                    target=target, init_from=before)  # fmt: skip
         else:
-            _clear_other_days(folder, config)
+            _clear_others(folder, config)
             found = Pipeline.open(folder, config, device="cpu", quiet=True)
             found.sources = tuple(sources)
         found.target = _validated(target, config) if role == "choice" else target_of(target, config)
@@ -179,12 +180,22 @@ class _Trial:
         return None
 
 
-def _clear_other_days(folder: Path, config: RunConfig) -> None:
-    """Remove what was made of another number of days; it is scored already."""
-    made = [folder / stage / "config.toml" for stage in ("generate", "finetune")]
-    if any(read_toml(path)["data"]["days"] != config.data.days for path in made if path.exists()):
-        for stage in ("generate", "finetune", "evaluate"):
-            shutil.rmtree(folder / stage, ignore_errors=True)
+def _clear_others(folder: Path, config: RunConfig) -> None:
+    """Remove what was made of another number of days, or in another way; it is scored already."""
+    for stage, parts in (("generate", ("sampling", "data")), ("finetune", ("finetune", "sampling", "data"))):
+        path = folder / stage / "config.toml"
+        if path.exists() and any(_stored(path, part) != _plain(config, part) for part in parts):
+            for later in ("generate", "finetune", "evaluate"):
+                shutil.rmtree(folder / later, ignore_errors=True)
+
+
+def _stored(path: Path, part: str) -> Any:
+    return read_toml(path)[part]
+
+
+def _plain(config: RunConfig, part: str) -> Any:
+    """Return a part of a configuration as a file gives it back."""
+    return json.loads(json.dumps({key: value for key, value in to_plain(config)[part].items() if value is not None}))
 
 
 def _validated(city: GraphSeries, config: RunConfig) -> Target:

@@ -85,8 +85,8 @@ BASE = RunConfig(
         epochs=20, learning_rate=2e-3, weight_decay=0.0, decay="cosine", split="chronological", evaluate_every=2
     ),
     denoiser=DenoiserConfig(width=128, blocks=3, heads=8, feedforward=512),
-    diffusion=DiffusionConfig(learning_rate=5e-4, repeat=8),
-    fit=LoopConfig(epochs=100_000, max_steps=2000, checkpoint_every=200, log_every=50, ema_decay=0.995,
+    diffusion=DiffusionConfig(learning_rate=1e-3, repeat=8, ema_after=50, ema_every=1),
+    fit=LoopConfig(epochs=100_000, max_steps=600, checkpoint_every=200, log_every=50, ema_decay=0.99,
                    evaluate_every=5, clip_norm=1.0),
     sampling=SamplingConfig(steps=25),
     finetune=NodeTrainingConfig(
@@ -106,6 +106,8 @@ class Variant:
     words: str
     nodes_of: str = ""
     """Variant with the same node models, which need no training again."""
+    later_of: str = ""
+    """Variant with the same diffusion model too; only what comes after it differs."""
 
 
 def _models(words: str, finetune: dict[str, object] | None = None, **model: object) -> Variant:
@@ -113,8 +115,13 @@ def _models(words: str, finetune: dict[str, object] | None = None, **model: obje
     return Variant(replace(changed, finetune=replace(changed.finetune, **(finetune or {}))), words)  # pyright: ignore[reportArgumentType]
 
 
-def _later(base: Variant, words: str, nodes_of: str, **parts: object) -> Variant:
+def _prompted(base: Variant, words: str, nodes_of: str, **parts: object) -> Variant:
     return Variant(replace(base.config, **parts), words, nodes_of)  # pyright: ignore[reportArgumentType]
+
+
+def _later(base: Variant, words: str, later_of: str, **parts: object) -> Variant:
+    """Return the variant with other generation or fine-tuning."""
+    return Variant(replace(base.config, **parts), words, later_of=later_of)  # pyright: ignore[reportArgumentType]
 
 
 def _trained(base: Variant, words: str, **training: object) -> Variant:
@@ -125,6 +132,7 @@ def _trained(base: Variant, words: str, **training: object) -> Variant:
 
 
 _DEVIATION = _models("deviation from the average, time of day", residual="average", calendar="day")
+_ABSOLUTE = _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae")
 
 VARIANTS: dict[str, Variant] = {
     "plain": _models("forecast as it is"),
@@ -132,7 +140,11 @@ VARIANTS: dict[str, Variant] = {
     "deviation": _models("deviation from the average", residual="average"),
     "deviation-day": _DEVIATION,
     "change-day": _models("change from the last value, time of day", residual="persistence", calendar="day"),
-    "absolute": _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae"),
+    "absolute": _ABSOLUTE,
+    "absolute-slow": _later(
+        _ABSOLUTE, "deviation, time of day, absolute errors, tuned at a third of the rate", "absolute",
+        finetune=replace(_ABSOLUTE.config.finetune, learning_rate=3e-4),
+    ),
     "perceptron": _models(
         "perceptron without graph, deviation, time of day", kind="mlp", residual="average", calendar="day", channels=32
     ),
@@ -148,7 +160,7 @@ VARIANTS: dict[str, Variant] = {
         _DEVIATION, "deviation, time of day, mean of four draws", "deviation-day",
         sampling=replace(_DEVIATION.config.sampling, draws=4),
     ),
-    "no-prompts": _later(
+    "no-prompts": _prompted(
         _DEVIATION, "deviation, time of day, the same prompts for all", "deviation-day",
         spatial=SpatialPromptConfig(kind="none"), temporal=TemporalPromptConfig(kind="none"),
     ),

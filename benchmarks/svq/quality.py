@@ -68,13 +68,14 @@ SIZES = SimVPConfig(translator="gsta", hid_spatial=8, hid_temporal=64, depth_spa
                     mlp_ratio=4.0, drop_path=0.1)  # fmt: skip
 """Small enough for minutes on two cores."""
 SETS: dict[str, Subject] = {
-    "era5": Subject(_fields("era5_t2m_uk", history=12, horizon=12, batch=8), epochs=7, seeds=3),
-    "bike": Subject(_fields("nyc_bike_grid", history=24, horizon=6), epochs=16, seeds=3),
+    "era5": Subject(_fields("era5_t2m_uk", history=12, horizon=12, batch=8), epochs=5, seeds=3),
+    "bike": Subject(_fields("nyc_bike_grid", history=24, horizon=6), epochs=10, seeds=3),
     "ersst": Subject(
         _fields("ersst_monthly", history=6, horizon=6, split=(0.65, 0.15, 0.2), missing="mask", batch=4), epochs=8
     ),
     "taxi": Subject(
-        _fields("taxi_grid_40", history=12, horizon=6, stride=4, start="2000-01-01T00:00", step="10 minutes"), epochs=9
+        _fields("taxi_grid_40", history=12, horizon=6, stride=2, batch=8, start="2000-01-01T00:00", step="10 minutes"),
+        epochs=5,
     ),
 }
 """What is trained on, and how much. The days of the taxis have no dates; only the time of day is made use of."""

@@ -176,6 +176,27 @@ def test_export_is_checked_against_eager(
     assert [entry.name for entry in tmp_path.iterdir()] == [f"model.{ending}"]
 
 
+def test_anomalies_are_forecast_as_they_are_scored(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data.anomalies", "day", "--model.prediction-head.residual", "damped")
+    assert run("train", *SMALL, *words, "--data", source, "--run", tmp_path / "run") == 0
+    found = answer(capsys, "evaluate", tmp_path / "run", "--no-figures")["data_sets"]["flows"]
+    out = tmp_path / "all.npz"
+    words = ("--data", source, "--at", "every", "--data.stride", 2, "--no-figures")
+    answer(capsys, "predict", tmp_path / "run", *words, "--out", out)
+    forecast, series = GridSeries.read(out), GridSeries.read(source)
+    assert forecast.times is not None and series.times is not None
+    ahead = forecast.frames(range(forecast.num_frames))
+    first = len(series.times) - round(0.15 * len(series.times)) + 3  # of the test part, three frames are known
+    of_test = np.flatnonzero((forecast.times >= series.times[first]) & (forecast.times <= series.times[-1]))
+    truth = series.frames(np.searchsorted(series.times, forecast.times[of_test]))
+    mae = float(np.abs(ahead[of_test] - truth).mean())
+    assert mae == pytest.approx(found["Real_MAE"], rel=0.5)
+    line = refused(capsys, "export", tmp_path / "run", "--out", tmp_path / "model.pt2")
+    assert "trained on anomalies" in line
+
+
 def test_few_shot_over_all_targets_and_its_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [flow_file(tmp_path, f"{name}.npz", seed=seed) for seed, name in enumerate("ab")]
     words = ("few-shot", *SMALL, "--data", *files, "--fit.max-steps", 2, "--limit", 4)

@@ -13,7 +13,7 @@ from flow_worlds import flows, unist_tree, write_unist
 
 from stcore.errors import UserError
 from stcore.splits import Parts
-from vlm4st.baselines import CellRegression, HistoricalAverage, Persistence, fit_baselines, score_baselines
+from vlm4st.baselines import CellRegression, Persistence, fit_baselines, score_baselines
 from vlm4st.config import FewShotConfig
 from vlm4st.data import Source, find_target, largest_grid, part_batches, read_datasets, read_sources, training_batches
 from vlm4st.data_options import DataConfig, WindowShape, dataset_name
@@ -21,7 +21,8 @@ from vlm4st.few_shot_selection import by_days
 from vlm4st.resizing import Resizing
 from vlm4st.scores import ErrorSums
 from vlm4st.space import Space
-from vlm4st.timestamps import as_slots, clock_of_stamps, extended, slots_of
+from vlm4st.timestamps import as_clock, clock_of_stamps, extended, slots_of
+from vlm4st.usual import HistoricalAverage
 
 SHAPE = WindowShape(height=8, width=8)
 CLOCK: dict[str, Any] = {"start": "2024-01-01T00:00", "step": "30 minutes"}
@@ -73,16 +74,16 @@ def test_stamps_of_the_history_alone_go_on_through_midnight() -> None:
 
 def test_moments_of_a_forecast_may_have_any_form() -> None:
     texts = ["2024-05-05T23:30", "2024-05-06T00:00"]
-    expected = [[6, 47], [0, 0]]
-    assert as_slots(texts).tolist() == as_slots(np.array(texts, "M8[us]")).tolist() == expected
-    assert as_slots(torch.tensor(expected)).tolist() == expected
+    expected = [[6, 84_600], [0, 0]]
+    assert as_clock(texts).tolist() == as_clock(np.array(texts, "M8[us]")).tolist() == expected
+    assert as_clock(torch.tensor([[6, 47], [0, 0]])).tolist() == expected
     for wrong, message in (
         (["soon"], "expected moments"),
         ([1.5], "expected moments, or pairs"),
         ([[7, 0]], "weekday 7"),
     ):
         with pytest.raises(UserError, match=message):
-            as_slots(wrong)
+            as_clock(wrong)
 
 
 def test_a_series_is_cut_in_time_and_never_across(files: dict[str, str]) -> None:
@@ -132,6 +133,44 @@ def test_forecasts_come_back_to_the_grid_and_units_of_the_data(files: dict[str, 
         assert batch["x"][:, :, 7, 7].max() == -1.0
     else:
         assert "mask" not in batch and float((back - truth).abs().mean()) < 0.4 * float(truth.std())
+
+
+@pytest.mark.parametrize(("name", "options"), [("series", CLOCK), ("pair", {})])
+@pytest.mark.parametrize("by", ["day", "week"])
+def test_anomalies_lack_what_is_usual_and_get_it_back(
+    files: dict[str, str], name: str, options: dict[str, Any], by: str
+) -> None:
+    (source,) = sources_of(files, name, anomalies=by, resize="pad", **options)
+    batches = part_batches(source, "test", size=16)
+    (ids, *_), batch = batches.order(), batches.load(0, batches.order()[0])
+    clock, channel = batches.ahead(ids), batches.channel(ids)
+    back = source.space.to_native(batch["target"], channel, clock)
+    torch.testing.assert_close(back, batches.truth(ids), atol=1e-3, rtol=0.0)
+    usual = HistoricalAverage.fit(source.windows.train, None, by_weekday=by == "week", at_least=3)
+    assert clock is not None
+    nothing = source.space.to_native(torch.zeros_like(batch["target"]), channel, clock)
+    assert np.allclose(nothing, usual.at(clock, channel.numpy()), atol=1e-3)
+    on_model = source.space.to_native(batch["target"], channel, clock, native=False)
+    rows, columns = source.native
+    assert torch.equal(on_model[..., :rows, :columns], back)
+    with pytest.raises(UserError, match="frames without times"):
+        source.space.to_native(batch["target"], channel)
+    again = Space.restore(source.space.constants("0"), "0", source.space.facts())
+    assert torch.equal(again.to_native(batch["target"], channel, clock), back)
+
+
+def test_anomalies_of_few_shots_know_only_these(files: dict[str, str]) -> None:
+    few = FewShotConfig(target=files["series"], days=1.0)
+    (source,) = sources_of(files, "series", anomalies="day", target=files["series"], few_shot=few, **CLOCK)
+    known = HistoricalAverage.fit(source.windows.train, source.training_windows, by_weekday=False, at_least=3)
+    assert source.space.usual is not None
+    assert np.array_equal(source.space.usual.table, known.table, equal_nan=True)
+    assert np.isnan(known.table[:-1]).all()  # one day has every time of it once: what is usual is one frame
+
+
+def test_anomalies_need_times() -> None:
+    with pytest.raises(UserError, match=r"data\.anomalies: 'week'; expected none with data\.timestamps none"):
+        DataConfig(anomalies="week", timestamps=("none",))
 
 
 def test_stretching_is_without_smoothing_and_keeps_corners() -> None:

@@ -132,6 +132,20 @@ def test_untrained_model_is_persistence(adapted: Objective) -> None:
     torch.testing.assert_close(forecast, x[:, -1:].expand(-1, 2, -1, -1))
 
 
+def test_damped_residual_starts_from_persistence_and_learns_a_share_of_each_lead() -> None:
+    damped = Objective(make_model(settings("--model.prediction-head.residual", "damped"))).eval()
+    x, stamps = torch.rand(2, 3, 4, 6), torch.zeros(2, 3, 2, dtype=torch.int64)
+    torch.testing.assert_close(damped(x, stamps).forecast, x[:, -1:].expand(-1, 2, -1, -1))
+    shares = damped.module.prediction_head.shares
+    with torch.no_grad():
+        shares.copy_(torch.tensor([0.01, 0.05]))
+    expected = x[:, -1:] * torch.tensor([0.9, 0.5])[:, None, None]
+    torch.testing.assert_close(damped(x, stamps).forecast, expected)
+    loss = damped(x, stamps, torch.zeros(2, 2, 4, 6)).sums.squared
+    loss.backward()
+    assert shares.grad is not None and (shares.grad < 0).all()  # less of the last frame would do
+
+
 def test_errors_count_masked_cells_only() -> None:
     forecast, target = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
     mask = torch.tensor([[True, False], [True, True]]).expand(1, 2, 2, 2)
@@ -165,7 +179,7 @@ def test_presets_start_from_persistence_and_are_written_and_read_back(name: str,
     config = PRESETS[name]
     assert from_plain(TrainConfig, to_plain(config), where=name) == config
     head = config.model.prediction_head
-    assert (head.residual, head.output_refine) == ("last", "residual")
+    assert (head.residual, head.output_refine) == ("damped" if name == "small" else "last", "residual")
 
 
 def test_few_shot_settings_are_checked() -> None:

@@ -19,14 +19,13 @@ from stcore.errors import UserError
 from stcore.sampling import in_batches
 from vlm4st.data import PartBatches, Source
 from vlm4st.scores import ErrorSums
+from vlm4st.usual import NO_TIME, Channels, HistoricalAverage
 from vlm4st.windows import WindowSet
 
 History = Float32[ndarray, "sample time row column"]
 Clocks = Int64[ndarray, "sample frame 2"] | None
-Channels = Int64[ndarray, "sample"]
 Future = Float32[ndarray, "sample horizon row column"]
 _BLOCK = 64
-_NO_TIME = "frames without times; expected some for a historical average"
 
 
 @runtime_checkable
@@ -58,69 +57,6 @@ class InputMean:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class HistoricalAverage:
-    """The mean of the training frames of the same weekday and time of day, cell by cell; where there was none, of the
-    same time of day; where there was none, of all frames."""
-
-    moments: Int64[ndarray, "moment"]
-    """Seconds of the day that occur, rising."""
-    table: Float32[ndarray, "key channel row column"]
-    """Means by weekday and moment, then by moment, then of all frames; NaN where there was nothing."""
-    by_weekday: bool = True
-
-    @classmethod
-    def fit(
-        cls, windows: WindowSet, chosen: Int64[ndarray, "window"] | None, *, by_weekday: bool = True
-    ) -> HistoricalAverage:
-        """Average the frames of a training part, or of some of its windows, each frame once.
-
-        Raises:
-            UserError: the frames have no times.
-        """
-        seen: list[Int64[ndarray, "moment"]] = []
-        for _, clock in windows.frames(chosen):
-            if clock is None:
-                raise UserError(f"training part: {_NO_TIME}")
-            seen.append(np.unique(clock[:, 1]))
-        moments = np.unique(np.concatenate(seen))
-        shape = (8 * len(moments) + 1, windows.channels, *windows.native)
-        total, count = np.zeros(shape), np.zeros(shape, dtype=np.float32)
-        for frames, clock in windows.frames(chosen):
-            assert clock is not None  # asked for above
-            known = np.isfinite(frames)
-            filled = np.where(known, frames, 0.0)
-            at = np.searchsorted(moments, clock[:, 1])
-            keys = np.stack([clock[:, 0] * len(moments) + at, 7 * len(moments) + at, np.full(len(at), shape[0] - 1)])
-            for row, places in enumerate(keys.T):
-                total[places] += filled[row]
-                count[places] += known[row]
-        means = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-        return cls(moments=moments, table=means, by_weekday=by_weekday)
-
-    def at(
-        self, clocks: Int64[ndarray, "sample frame 2"], channels: Channels
-    ) -> Float32[ndarray, "sample frame row column"]:
-        """Return what is usual at some moments, for a channel of each sample."""
-        count = len(self.moments)
-        place = np.minimum(np.searchsorted(self.moments, clocks[..., 1]), count - 1)
-        place = np.where(self.moments[place] == clocks[..., 1], place, -1)
-        overall = np.full_like(place, 8 * count)
-        fallback = np.where(place >= 0, 7 * count + place, overall)
-        keys = np.where(place >= 0, clocks[..., 0] * count + place, overall) if self.by_weekday else fallback
-        found = self.table[keys, channels[:, None]]
-        for other in (fallback, overall):
-            if not (lost := np.isnan(found)).any():
-                break
-            found = np.where(lost, self.table[other, channels[:, None]], found)
-        return found
-
-    def predict(self, history: History, clocks: Clocks, channels: Channels, horizon: int) -> Future:
-        if clocks is None:
-            raise UserError(_NO_TIME)
-        return self.at(clocks[:, -horizon:], channels)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class DampedPersistence:
     """What was unusual about the last frame goes on, the weaker the further ahead: usual + damping × deviation."""
 
@@ -135,7 +71,7 @@ class DampedPersistence:
         shared, own = np.zeros((windows.channels, horizon)), np.zeros((windows.channels, horizon))
         for frames, clocks, channels in _training(windows, chosen):
             if clocks is None:
-                raise UserError(f"training part: {_NO_TIME}")
+                raise UserError(f"training part: {NO_TIME}")
             off = frames - usual.at(clocks, channels)
             last, ahead = off[:, -horizon - 1, None], off[:, -horizon:]
             good = np.isfinite(last) & np.isfinite(ahead)
@@ -145,7 +81,7 @@ class DampedPersistence:
 
     def predict(self, history: History, clocks: Clocks, channels: Channels, horizon: int) -> Future:
         if clocks is None:
-            raise UserError(_NO_TIME)
+            raise UserError(NO_TIME)
         now = self.usual.at(clocks[:, -horizon - 1 : clocks.shape[1] - horizon], channels)[:, 0]
         deviation = np.nan_to_num(_last(history) - now)[:, None]
         damping = self.damping[channels][:, :, None, None]

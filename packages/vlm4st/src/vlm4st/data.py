@@ -7,7 +7,7 @@ forecasts into units and cells of the data. Source: VLM4ST, `dataset.py`, for th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,9 @@ from vlm4st.mixing import Mixture, PartBatches, Samples
 from vlm4st.resizing import Resizing, Size
 from vlm4st.space import Space
 from vlm4st.timestamps import require_form
+from vlm4st.usual import HistoricalAverage
 from vlm4st.windows import (
+    Block,
     WindowSet,
     array_windows,
     samples_of,
@@ -44,6 +46,8 @@ __all__ = [
 GENERATED = "crowd-flow"
 """Source that names the world of the demo: people on a street grid, with the rhythm of days and weeks."""
 GENERATED_DAYS = 35
+SEEN = 3
+"""Times that a moment of the day or week was seen before its mean is taken for what is usual then."""
 Part = Literal["train", "val", "test"]
 
 
@@ -272,16 +276,28 @@ def _source(
 ) -> Source:
     resizing = Resizing(kind=data.resize, native=dataset.native, model=(shape.height, shape.width))
     chosen = few if few is not None and len(few) else None
-    if data.scaler_fit == "all":
-        blocks = (block for part in windows.named().values() for block in part.blocks())
-    else:
-        blocks = windows.train.blocks(chosen)
+    usual = None
+    if data.anomalies != "none":
+        usual = HistoricalAverage.fit(windows.train, chosen, by_weekday=data.anomalies == "week", at_least=SEEN)
+    ranged = windows.named().values() if data.scaler_fit == "all" else (windows.train,)
+    some = None if data.scaler_fit == "all" else chosen
+    blocks = (block for part in ranged for block in _blocks(part, some, usual))
     space = Space.fit_range(blocks, resizing, part=data.scaler_fit, constant=data.constant,
-                            where=f"{dataset.where}: train", channels=dataset.channels)  # fmt: skip
+                            where=f"{dataset.where}: train", channels=dataset.channels, usual=usual)  # fmt: skip
     training = np.arange(len(windows.train), dtype=np.int64) if few is None else samples_of(few, windows.train.channels)
     return Source(name=dataset.name, where=dataset.where, windows=windows, space=space, shape=shape, training=training,
                   evaluated=evaluated, channels=dataset.channels, units=dataset.units, timed=not data.timeless,
                   step_seconds=step_seconds(windows.train))  # fmt: skip
+
+
+def _blocks(windows: WindowSet, chosen: Indices | None, usual: HistoricalAverage | None) -> Iterator[Block]:
+    """Yield frames as they are scaled."""
+    if usual is None:
+        yield from windows.blocks(chosen)
+        return
+    for block, clock in windows.frames(chosen):
+        assert clock is not None  # asked for when the usual frames were taken
+        yield usual.off(block, clock)
 
 
 def batch_size(data: DataConfig, shape: WindowShape, *, sources: int) -> int:

@@ -79,6 +79,9 @@ class DataConfig(GridReadOptions):
     cells that count nowhere."""
     scaler_fit: Literal["train", "all"] = "train"
     """Part that lowest and highest value are taken from: training, or everything as the original does (a leak)."""
+    anomalies: Literal["none", "day", "week"] = "none"
+    """Train on what differs from the usual frame of the time of day, or of weekday and time of day: means of three or
+    more frames of the training windows (of fewer: of the time of day, or of all), which forecasts get back."""
     constant: Literal["refuse", "span"] = "refuse"
     """What to do with a channel that has one value only: refuse it, or divide by 1."""
     mixing: Literal["concat", "temperature", "balanced", "homogeneous"] = "concat"
@@ -99,6 +102,8 @@ class DataConfig(GridReadOptions):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
         good = math.isfinite(self.temperature) and 0.0 <= self.temperature <= 1.0
         require(good, "data.temperature", self.temperature, "a power from 0 to 1")
+        timed = self.anomalies == "none" or not self.timeless
+        require(timed, "data.anomalies", self.anomalies, "none with data.timestamps none")
         for entry in self.timestamps:
             form = entry.rpartition("=")[2]
             require(form in STAMP_FORMS, "data.timestamps", entry, f"FORM or NAME=FORM, of {', '.join(STAMP_FORMS)}")

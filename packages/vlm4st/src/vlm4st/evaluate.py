@@ -22,7 +22,7 @@ from stcore.cli import Outcome, run_of
 from stcore.errors import UserError
 from stcore.files import to_json, write_atomically
 from stcore.training.run import Run
-from vlm4st.baselines import fit_baselines
+from vlm4st.baselines import Clocks, fit_baselines
 from vlm4st.data import Part, Source, part_batches
 from vlm4st.mixing import Batch
 from vlm4st.options import EvaluateOptions
@@ -149,7 +149,7 @@ def _evaluate_one(forecaster: Forecaster, source: Source, part: Part, limit: int
     for at, ids in enumerate(order):
         batch = batches.load(0, ids)
         begun = time.perf_counter()
-        forecast = _forecast(forecaster, source, batch, seen)
+        forecast = _forecast(forecaster, source, batch, batches.ahead(ids), seen)
         seconds += time.perf_counter() - begun
         native = batches.native(ids)
         truth = _on_grid(forecaster, source, native[:, source.shape.history :])
@@ -166,14 +166,13 @@ def _evaluate_one(forecaster: Forecaster, source: Source, part: Part, limit: int
 
 
 @torch.inference_mode()
-def _forecast(forecaster: Forecaster, source: Source, batch: Batch, seen: Seen) -> Tensor:
+def _forecast(forecaster: Forecaster, source: Source, batch: Batch, ahead: Clocks, seen: Seen) -> Tensor:
     """Forecast a batch, in units, on the grid that errors are measured on."""
     made = forecaster.run(batch["x"], batch.get("timestamps"), watch=True)
     seen.add(made.seen)
-    scaled, clamp = made.forecast.float().cpu(), forecaster.config.evaluate.clamp
-    if forecaster.config.evaluate.grid == "native":
-        return source.space.to_native(scaled, batch["channel"], clamp=clamp)
-    return source.space.inverse(scaled.clamp(-1.0, 1.0) if clamp else scaled, batch["channel"])
+    config = forecaster.config.evaluate
+    return source.space.to_native(made.forecast.float().cpu(), batch["channel"], ahead, clamp=config.clamp,
+                                  native=config.grid == "native")  # fmt: skip
 
 
 def _on_grid(forecaster: Forecaster, source: Source, frames: Tensor) -> Tensor:

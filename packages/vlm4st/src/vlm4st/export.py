@@ -69,6 +69,9 @@ def export_forecaster(forecaster: Forecaster, path: Path, *, kind: str, seed: in
         UserError: the format needs a library that is not installed.
     """
     known = next(iter(forecaster.known.values()))
+    if known.space.usual is not None:
+        raise UserError("export: trained on anomalies, whose usual frames go by the calendar; expected a run of "
+                        "data.anomalies none")  # fmt: skip
     module = Exported(forecaster, known).eval()
     given = _given(forecaster, known, BATCH, seed)
     write, load = {"pt2": (_write_pt2, _load_pt2), "onnx": (_write_onnx, _load_onnx)}[kind]

@@ -46,12 +46,13 @@ class Samples:
         ids = self.ids[places]
         channel = torch.from_numpy(ids % self.windows.channels)
         frames = torch.from_numpy(np.ascontiguousarray(self.windows.load(ids)))
-        scaled, valid = self.space.to_model(frames, channel)
+        clock = self.windows.clock(ids)
+        scaled, valid = self.space.to_model(frames, channel, clock)
         batch = {"x": scaled[:, : self.history], "target": scaled[:, self.history :], "channel": channel,
                  "dataset": torch.full((len(ids),), dataset)}  # fmt: skip
         if valid is not None:
             batch["mask"] = valid[:, self.history :]
-        if self.timed and (clock := self.windows.clock(ids)) is not None:
+        if self.timed and clock is not None:
             batch["timestamps"] = torch.from_numpy(slots_of(clock[:, : self.history]))
         return batch
 
@@ -166,6 +167,11 @@ class PartBatches:
     def native(self, ids: Indices) -> Float32[Tensor, "sample frame row column"]:
         """Return history and future in units and on the grid of the data; NaN where there are none."""
         return torch.from_numpy(np.ascontiguousarray(self.samples.windows.load(self.samples.ids[ids])))
+
+    def ahead(self, ids: Indices) -> Int64[ndarray, "sample horizon 2"] | None:
+        """Return the clock of every frame of the future, where it is known."""
+        clock = self.clock(ids)
+        return None if clock is None else clock[:, self.samples.history :]
 
     def truth(self, ids: Indices) -> Float32[Tensor, "sample horizon row column"]:
         """Return the future in units and on the grid of the data."""

@@ -39,8 +39,8 @@ from vlm4st.data_options import DataConfig, WindowShape, dataset_name
 from vlm4st.objective import Made, Objective
 from vlm4st.options import ForecastOptions, PredictOptions
 from vlm4st.resizing import Resizing
-from vlm4st.space import Space
-from vlm4st.timestamps import as_slots
+from vlm4st.space import Clocks, Space
+from vlm4st.timestamps import as_clock, clock_of_moments, extended, slots_of
 from vlm4st.train import check_backbone_file, make_model
 from vlm4st.validation import evaluation_batch
 
@@ -134,37 +134,45 @@ class Forecaster:
         past = batch[:, -self.history :].astype(np.float32)
         if not np.isfinite(past).all():
             raise UserError("frames: values that are not finite; expected numbers")
-        slots = self._slots(timestamps, known, len(batch), batch.shape[1])
-        parts = [self.forecast(torch.from_numpy(past[some]), None if slots is None else slots[some], known)
+        clock = self._clock(timestamps, known, len(batch), batch.shape[1])
+        parts = [self.forecast(torch.from_numpy(past[some]), None if clock is None else clock[some], known)
                  for some in in_batches(np.arange(len(past)), self.batch)]  # fmt: skip
         forecast = torch.cat(parts).numpy()
         return forecast[0] if given.ndim == 3 else forecast
 
-    def _slots(self, timestamps: Any, known: Known, batch: int, frames: int) -> Tensor | None:
+    def _clock(self, timestamps: Any, known: Known, batch: int, frames: int) -> Clocks:
         if not known.timed:
             return None
         if timestamps is None:
             raise UserError("timestamps: none; expected the moment of each frame, which the model was trained with")
-        slots = as_slots(timestamps)
-        slots = np.broadcast_to(slots, (batch, *slots.shape)) if slots.ndim == 2 else slots
-        if slots.shape != (batch, frames, 2):
-            raise UserError(f"timestamps: of shape {slots.shape[:-1]}; expected ({frames},) or ({batch}, {frames}), "
+        clock = as_clock(timestamps)
+        clock = np.broadcast_to(clock, (batch, *clock.shape)) if clock.ndim == 2 else clock
+        if clock.shape != (batch, frames, 2):
+            raise UserError(f"timestamps: of shape {clock.shape[:-1]}; expected ({frames},) or ({batch}, {frames}), "
                             "one for each frame")  # fmt: skip
-        return torch.from_numpy(slots[:, -self.history :].copy())
+        return clock[:, -self.history :]
 
     @torch.inference_mode()
     def forecast(
         self,
         history: Float[Tensor, "sample time row column"],
-        slots: Tensor | None,
+        clock: Clocks,
         known: Known,
         channel: Tensor | None = None,
     ) -> Float[Tensor, "sample horizon row column"]:
-        """Forecast samples, from and to units and cells of the data, on the CPU; missing cells are NaN."""
+        """Forecast samples, from and to units and cells of the data, on the CPU; missing cells are NaN.
+
+        Args:
+            history: what is known.
+            clock: weekday and second of the day of each frame; None for a model without times.
+            known: the data set.
+            channel: of each sample; None for the first.
+        """
         which = torch.zeros(len(history), dtype=torch.int64) if channel is None else channel
-        scaled, _ = known.space.to_model(history, which)
-        made = self.run(scaled, slots)
-        return known.space.to_native(made.forecast.float().cpu(), which, clamp=self.config.evaluate.clamp)
+        scaled, _ = known.space.to_model(history, which, clock)
+        made = self.run(scaled, None if clock is None else torch.from_numpy(slots_of(clock)))
+        ahead = None if clock is None else extended(clock, self.history + self.horizon)[:, self.history :]
+        return known.space.to_native(made.forecast.float().cpu(), which, ahead, clamp=self.config.evaluate.clamp)
 
     def run(self, scaled: Tensor, slots: Tensor | None, target: Tensor | None = None, *, watch: bool = False) -> Made:
         """Run the network on its own scale and grid."""
@@ -237,15 +245,15 @@ class SeriesForecaster(TrainedForecaster):
 
     def _forecast(self, history: Float[Tensor, "window time channel row column"], times: Any) -> Tensor:
         count, channels = history.shape[0], history.shape[2]
-        slots = None
+        clock = None
         if self.known.timed:
             if times is None:
                 raise UserError("frames without times; expected some, which the model was trained with; pass "
                                 "--data.start 2024-01-01T00:00 and --data.step '30 minutes'")  # fmt: skip
-            slots = torch.from_numpy(as_slots(times[:, : self.history])).repeat_interleave(channels, dim=0)
+            clock = np.repeat(clock_of_moments(times[:, : self.history]), channels, axis=0)
         samples = history.transpose(1, 2).reshape(-1, history.shape[1], *history.shape[3:])
         which = torch.arange(channels).repeat(count)
-        forecast = self._forecaster.forecast(samples, slots, self.known, which)
+        forecast = self._forecaster.forecast(samples, clock, self.known, which)
         return forecast.reshape(count, channels, *forecast.shape[1:]).transpose(1, 2)
 
 

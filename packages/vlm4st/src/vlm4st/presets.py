@@ -38,7 +38,7 @@ _PUBLISHED = TrainConfig(
 )
 
 _SMALL = TrainConfig(
-    data=DataConfig(batch=16),
+    data=DataConfig(batch=16, anomalies="week"),
     model=ModelConfig(
         d_model=32,
         norm="group",
@@ -66,7 +66,7 @@ _SMALL = TrainConfig(
             lora_rank=8,
             lora_alpha=16.0,
         ),
-        prediction_head=replace(_HEAD, hidden_dim=32),
+        prediction_head=replace(_HEAD, hidden_dim=32, residual="damped"),
     ),
     fit_grid=True,
     optimiser=OptimiserConfig(learning_rate=1e-3),
@@ -126,6 +126,9 @@ PRESETS: dict[str, TrainConfig] = {
 """Runs by name, the published ones first."""
 
 DEMO = replace(
-    _TINY, data=replace(_TINY.data, source=("crowd-flow",)), fit=replace(_TINY.fit, epochs=3, checkpoint_every=50)
+    _TINY,
+    data=replace(_TINY.data, source=("crowd-flow",), anomalies="week"),
+    model=replace(_TINY.model, prediction_head=replace(_TINY.model.prediction_head, residual="damped")),
+    fit=replace(_TINY.fit, epochs=2, checkpoint_every=50),
 )
 """The run of `vlm4st demo`."""

@@ -2,7 +2,8 @@
 
 Values go to [-1, 1] by the lowest and highest value of each channel (VLM4ST, `dataset.py`: one pair per data set), as
 they are after resizing. The original takes them from all parts; here they come from the training part unless asked
-otherwise.
+otherwise. Where anomalies are asked for, what is usual at the time is taken off first and put back last, and the range
+is as wide on both sides, so that what is usual is 0.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from torch import Tensor
 
 from stcore.errors import UserError
 from vlm4st.resizing import Resizing, masked
+from vlm4st.usual import HistoricalAverage
 
 _log = logging.getLogger(__name__)
 Values = TypeVar("Values", NDArray[Any], Tensor)
 Kind = Literal["bilinear", "pad"]
+Clocks = Int64[ndarray, "sample frame 2"] | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,6 +40,8 @@ class Space:
     resizing: Resizing
     fit: str = "train"
     """Part that the values were taken from."""
+    usual: HistoricalAverage | None = None
+    """What is taken off values, in units of the data; None where they stay as they are."""
 
     @classmethod
     def fit_range(
@@ -48,16 +53,18 @@ class Space:
         constant: Literal["refuse", "span"] = "refuse",
         where: str = "training part",
         channels: tuple[str, ...] = (),
+        usual: HistoricalAverage | None = None,
     ) -> Space:
         """Take lowest and highest value of each channel on the grid of the model.
 
         Args:
-            blocks: frames in units of the data; missing cells are NaN.
+            blocks: frames in units of the data, less what is usual where that is taken off; missing cells are NaN.
             resizing: how they come to the grid of the model.
             part: what they are, to be kept.
             constant: what to do with a channel of one value only.
             where: what they are, for messages.
             channels: names, for messages.
+            usual: what was taken off the frames.
 
         Raises:
             UserError: a channel has no value, or one only.
@@ -87,7 +94,10 @@ class Space:
                 )
             if least == most:
                 _log.warning("%s: %s constant at %g: scaled by a span of 1", where, name, least)
-        return cls(low=low, high=high, resizing=resizing, fit=part)
+        if usual is not None:
+            high = np.maximum(np.abs(low), np.abs(high))
+            low = -high
+        return cls(low=low, high=high, resizing=resizing, fit=part, usual=usual)
 
     @property
     def span(self) -> Float64[ndarray, "channel"]:
@@ -119,13 +129,18 @@ class Space:
         return tuple(one.astype(values.dtype) if values.dtype.kind == "f" else one for one in constants)  # pyright: ignore[reportReturnType]
 
     def to_model(
-        self, values: Float32[Tensor, "sample frame row column"], channel: Int64[Tensor, "sample"]
+        self,
+        values: Float32[Tensor, "sample frame row column"],
+        channel: Int64[Tensor, "sample"],
+        clock: Clocks = None,
     ) -> tuple[Float32[Tensor, "sample frame height width"], Bool[Tensor, "sample frame height width"] | None]:
         """Return frames on the grid and scale of the model, and where they count; None for everywhere.
 
         Missing cells (NaN) lie half-way between lowest and highest value, cells beyond the data at the lowest.
+        `clock` is that of each frame; needed where what is usual is taken off.
         """
-        scaled = self.transform(values, channel)
+        usual = self._usual(channel, clock)
+        scaled = self.transform(values if usual is None else values - usual, channel)
         if not bool(scaled.isnan().any()):
             mask = None
             if self.resizing.pads:
@@ -138,29 +153,48 @@ class Space:
         self,
         scaled: Float[Tensor, "sample frame height width"],
         channel: Int64[Tensor, "sample"],
+        clock: Clocks = None,
         *,
         clamp: bool = False,
+        native: bool = True,
     ) -> Float[Tensor, "sample frame row column"]:
         """Return forecasts in units and on the grid of the data.
 
         Args:
             scaled: on the model's scale and grid.
             channel: of each sample.
+            clock: of each frame; needed where what is usual is put back.
             clamp: keep them between lowest and highest value.
+            native: false stays on the grid of the model.
         """
-        return self.inverse(self.resizing.to_native(scaled.clamp(-1.0, 1.0) if clamp else scaled), channel)
+        scaled = scaled.clamp(-1.0, 1.0) if clamp else scaled
+        found = self.inverse(self.resizing.to_native(scaled) if native else scaled, channel)
+        usual = self._usual(channel, clock)
+        if usual is None:
+            return found
+        return found + (usual if native else self.resizing.to_model(usual)).to(found)
+
+    def _usual(self, channel: Tensor, clock: Clocks) -> Float32[Tensor, "sample frame row column"] | None:
+        """Return what is usual; 0 where the training part had nothing."""
+        if self.usual is None:
+            return None
+        if clock is None:
+            raise UserError("frames without times; expected some, which what is usual goes by (data.anomalies)")
+        return torch.from_numpy(np.nan_to_num(self.usual.at(clock, channel.cpu().numpy())))
 
     def constants(self, prefix: str) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint keeps, under names that begin with `prefix`."""
         return {
             f"{prefix}/low": torch.from_numpy(self.low.copy()),
             f"{prefix}/high": torch.from_numpy(self.high.copy()),
+            **({} if self.usual is None else self.usual.constants(f"{prefix}/usual")),
         }
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside the tensors, as plain values."""
+        kept = {} if self.usual is None else {"usual": "week" if self.usual.by_weekday else "day"}
         return {"fit": self.fit, "resize": self.resizing.kind, "native": list(self.resizing.native),
-                "model": list(self.resizing.model)}  # fmt: skip
+                "model": list(self.resizing.model), **kept}  # fmt: skip
 
     @classmethod
     def restore(cls, constants: Mapping[str, Tensor], prefix: str, facts: Mapping[str, Any]) -> Space:
@@ -169,7 +203,10 @@ class Space:
             kind=cast("Kind", facts["resize"]), native=_pair(facts["native"]), model=_pair(facts["model"])
         )
         low, high = (constants[f"{prefix}/{name}"].double().cpu().numpy() for name in ("low", "high"))
-        return cls(low=low, high=high, resizing=resizing, fit=str(facts["fit"]))
+        usual = None
+        if "usual" in facts:
+            usual = HistoricalAverage.restore(constants, f"{prefix}/usual", by_weekday=facts["usual"] == "week")
+        return cls(low=low, high=high, resizing=resizing, fit=str(facts["fit"]), usual=usual)
 
 
 def _pair(values: Any) -> tuple[int, int]:

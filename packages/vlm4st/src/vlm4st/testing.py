@@ -104,7 +104,7 @@ def save_predictions(forecaster: Forecaster, source: Source, path: Path) -> str:
         for ids in batches.order():
             batch = batches.load(0, ids)
             made = forecaster.run(batch["x"], batch.get("timestamps")).forecast.detach().float().cpu()
-            arrays["predictions"][ids] = space.to_native(made, batch["channel"]).numpy()
+            arrays["predictions"][ids] = space.to_native(made, batch["channel"], batches.ahead(ids)).numpy()
             arrays["targets"][ids] = batches.truth(ids).numpy()
         channel = np.concatenate([batches.channel(ids).numpy() for ids in batches.order()])
         temporary = folder / "all.npz"

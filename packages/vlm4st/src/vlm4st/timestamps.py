@@ -112,8 +112,8 @@ def slots_of(clock: Int64[ndarray, "*shape 2"]) -> Int64[ndarray, "*shape 2"]:
     return np.stack([clock[..., 0], clock[..., 1] // HALF_HOUR], axis=-1)
 
 
-def as_slots(timestamps: Any, *, where: str = "timestamps") -> Int64[ndarray, "*shape 2"]:
-    """Return weekday and half hour of moments, words of moments, or pairs that are ready.
+def as_clock(timestamps: Any, *, where: str = "timestamps") -> Int64[ndarray, "*shape 2"]:
+    """Return the clock of moments, of words of moments, or of pairs of weekday and half hour.
 
     Args:
         timestamps: an array, tensor or nested list: moments (…), or pairs of whole numbers (…, 2).
@@ -122,8 +122,8 @@ def as_slots(timestamps: Any, *, where: str = "timestamps") -> Int64[ndarray, "*
     Raises:
         UserError: it is neither, or out of range.
 
-    >>> as_slots([["2024-05-06T12:30", "2024-05-07T00:00"]]).tolist(), as_slots([[[6, 47]]]).tolist()
-    ([[[0, 25], [1, 0]]], [[[6, 47]]])
+    >>> as_clock([["2024-05-06T12:30", "2024-05-07T00:00"]]).tolist(), as_clock([[[6, 47]]]).tolist()
+    ([[[0, 45000], [1, 0]]], [[[6, 84600]]])
     """
     found = np.asarray(timestamps)
     if found.dtype.kind in "US":
@@ -136,7 +136,7 @@ def as_slots(timestamps: Any, *, where: str = "timestamps") -> Int64[ndarray, "*
             raise UserError(
                 f"{where}: entry {int(np.argmax(np.isnat(found)))} is no moment; expected one for each frame"
             )
-        return slots_of(clock_of_moments(found))
+        return clock_of_moments(found)
     if found.dtype.kind not in "iu" or found.ndim < 2 or found.shape[-1] != 2:
         raise UserError(f"{where}: {found.dtype} of shape {found.shape}; expected moments, or pairs of weekday and "
                         "half hour of the day")  # fmt: skip
@@ -145,4 +145,4 @@ def as_slots(timestamps: Any, *, where: str = "timestamps") -> Int64[ndarray, "*
         *entry, which = (int(at) for at in np.argwhere(wrong)[0])
         what, top = ("slot", SLOTS_PER_DAY - 1) if which else ("weekday", 6)
         raise UserError(f"{where}: {what} {found[(*entry, which)]} at {tuple(entry)}; expected 0 to {top}")
-    return found.astype(np.int64)
+    return found.astype(np.int64) * np.array([1, HALF_HOUR])

@@ -83,7 +83,8 @@ class Validation:
         made = model(*inputs, watch=self._board.wanted)
         if self._board.wanted:
             seen.add(made.seen)
-        native = source.space.to_native(made.forecast.float(), batch["channel"], clamp=self._config.evaluate.clamp)
+        native = source.space.to_native(made.forecast.float(), batch["channel"], batches.ahead(ids),
+                                        clamp=self._config.evaluate.clamp)  # fmt: skip
         error = native.double() - batches.native(ids)[:, -native.shape[1] :].to(native).double()
         counted = error.isfinite()
         error = error.where(counted, 0.0)

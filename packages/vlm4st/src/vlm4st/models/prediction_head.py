@@ -18,6 +18,8 @@ from vlm4st.models.encoder import channel_norm, recomputed
 
 Map = Float[Tensor, "batch time height width dim"]
 Volume = Float[Tensor, "batch channel horizon height width"]
+PACE = 10.0
+"""How much faster than other weights the shares of the last frame are learnt (`residual` damped)."""
 
 
 class PredictionHead(nn.Module):
@@ -76,11 +78,14 @@ class PredictionHead(nn.Module):
             nn.GELU(),
             nn.Conv3d(2 * channels, channels, 1),
         )  # fmt: skip
+        self.shares: nn.Parameter | None = None
+        if form.residual == "damped":
+            self.shares = nn.Parameter(torch.zeros(config.T_out))  # what is lacking to the whole, by the pace
         self._start_calm()
 
     def _start_calm(self) -> None:
         """Let a correction start at 0, and a forecast of changes as no change."""
-        refine, changes = self.form.output_refine, self.form.residual == "last"
+        refine, changes = self.form.output_refine, self.form.residual != "none"
         last: list[nn.Module] = []
         if self.output_refine is not None and (refine == "residual" or changes):
             last.append(self.output_refine[-1])
@@ -109,8 +114,9 @@ class PredictionHead(nn.Module):
         if self.output_refine is not None:
             refined = self.output_refine(field)
             field = refined if self.form.output_refine == "reference" else field + refined
-        if self.form.residual == "last" and last is not None:
-            field = field + last[:, None, None]
+        if self.form.residual != "none" and last is not None:
+            share = 1.0 if self.shares is None else 1.0 - PACE * self.shares[:, None, None]
+            field = field + share * last[:, None, None]
         return rearrange(field, "batch channel horizon h w -> batch horizon h w channel")
 
     def _decoded(self, embeddings: Float[Tensor, "batch token vlm"]) -> Volume:
