@@ -132,6 +132,10 @@ def _trained(base: Variant, words: str, **training: object) -> Variant:
 
 
 _DEVIATION = _models("deviation from the average, time of day", residual="average", calendar="day")
+_UNCERTAIN = Variant(
+    replace(_DEVIATION.config, pretrain=replace(_DEVIATION.config.pretrain, average_days=3)),
+    "deviation from the average of three days in the sources too, time of day",
+)
 _ABSOLUTE = _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae")
 
 VARIANTS: dict[str, Variant] = {
@@ -140,6 +144,11 @@ VARIANTS: dict[str, Variant] = {
     "deviation": _models("deviation from the average", residual="average"),
     "deviation-day": _DEVIATION,
     "change-day": _models("change from the last value, time of day", residual="persistence", calendar="day"),
+    "uncertain": _UNCERTAIN,
+    "uncertain-slow": _later(
+        _UNCERTAIN, "the same, tuned at a third of the rate", "uncertain",
+        finetune=replace(_UNCERTAIN.config.finetune, learning_rate=3e-4),
+    ),
     "absolute": _ABSOLUTE,
     "absolute-slow": _later(
         _ABSOLUTE, "deviation, time of day, absolute errors, tuned at a third of the rate", "absolute",

@@ -68,8 +68,8 @@ SIZES = SimVPConfig(translator="gsta", hid_spatial=8, hid_temporal=64, depth_spa
                     mlp_ratio=4.0, drop_path=0.1)  # fmt: skip
 """Small enough for minutes on two cores."""
 SETS: dict[str, Subject] = {
-    "era5": Subject(_fields("era5_t2m_uk", history=12, horizon=12, batch=8), epochs=5, seeds=3),
-    "bike": Subject(_fields("nyc_bike_grid", history=24, horizon=6), epochs=10, seeds=3),
+    "era5": Subject(_fields("era5_t2m_uk", history=12, horizon=12, batch=8), epochs=6, seeds=3),
+    "bike": Subject(_fields("nyc_bike_grid", history=24, horizon=6), epochs=4, seeds=3),
     "ersst": Subject(
         _fields("ersst_monthly", history=6, horizon=6, split=(0.65, 0.15, 0.2), missing="mask", batch=4), epochs=8
     ),

@@ -96,6 +96,18 @@ def test_averages_leave_out_the_day_itself_in_training() -> None:
     assert averages[2, 7].item() == pytest.approx(series.values[7::24, 2, 0].mean(dtype=np.float64))
 
 
+def test_averages_may_be_of_as_few_days_as_are_known_of_a_target() -> None:
+    series = city(days=5)
+    model = replace(MODEL, residual="average")
+    found = make_part(series, model, day_averages(series), leave_out=True, average_days=2).values[..., 0]
+    days = torch.from_numpy(series.values[:, :, 0].copy()).reshape(5, 24, -1)
+    expected = days - (days.roll(-1, 0) + days.roll(-2, 0)) / 2
+    assert torch.allclose(found.reshape(expected.shape), expected, atol=1e-4)
+    whole = make_part(series, model, day_averages(series), leave_out=True).values
+    more = make_part(series, model, day_averages(series), leave_out=True, average_days=9).values
+    assert torch.equal(whole, more)
+
+
 def test_a_tail_is_forecast_from_what_came_before() -> None:
     series = city(days=4)
     early, late = few_shot_windows(series, MODEL, 0.25)

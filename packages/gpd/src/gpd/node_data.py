@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
+from numpy import ndarray
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -71,6 +72,7 @@ def make_part(
     averages: Tensor | None = None,
     *,
     leave_out: bool = False,
+    average_days: int = 0,
     starts: NDArray[np.int64] | None = None,
     what: str = "part",
 ) -> Part:
@@ -80,7 +82,8 @@ def make_part(
         series: the stretch.
         model: which channels are added, and how long windows are.
         averages: (node, slot) averages by time of day, see `day_averages`; then channel 0 is the deviation from them.
-        leave_out: these averages are of this very stretch, and each reading is compared with that of the others.
+        leave_out: these averages are of this very stretch, and each reading is compared with that of other days.
+        average_days: how many other days, those that follow, begun again at the end; 0 takes all.
         starts: first step of each window; all that the clock allows by default.
         what: name of the stretch in errors.
 
@@ -93,7 +96,9 @@ def make_part(
     known = series.valid
     if averages is not None:
         own = series.known[:, :, 0]
-        base = _left_out(series, averages) if leave_out else averages.numpy()[:, series.step_of_day()].T
+        base = averages.numpy()[:, series.step_of_day()].T
+        if leave_out:
+            base = _left_out(series, average_days)
         values = values.copy()
         values[:, :, 0] = np.where(own, values[:, :, 0] - base, 0.0)
     added = added_channels(series, model)
@@ -153,28 +158,41 @@ def day_averages(series: GraphSeries) -> Float[Tensor, "node slot"]:
 
 
 def _by_slot(series: GraphSeries) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return sum and number of the readings of each node by time of day."""
+    sums, counts = _by_day(series)
+    return sums.sum(axis=0).T, counts.sum(axis=0).T
+
+
+def _by_day(series: GraphSeries) -> tuple[Float64[ndarray, "day slot node"], Int64[ndarray, "day slot node"]]:
+    """Return sum and number of the readings of each node by day and time of day."""
     slots, known = series.step_of_day(), series.known[:, :, 0]
+    days = np.unique(series.day_number(), return_inverse=True)[1]
     values = np.where(known, np.nan_to_num(series.values[:, :, 0].astype(np.float64)), 0.0)
-    sums = np.zeros((series.steps_per_day, series.num_nodes))
-    counts = np.zeros((series.steps_per_day, series.num_nodes), dtype=np.int64)
-    np.add.at(sums, slots, values)
-    np.add.at(counts, slots, known)
-    return sums.T, counts.T
+    shape = (int(days.max(initial=0)) + 1, series.steps_per_day, series.num_nodes)
+    sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+    np.add.at(sums, (days, slots), values)
+    np.add.at(counts, (days, slots), known)
+    return sums, counts
 
 
-def _left_out(series: GraphSeries, averages: Tensor) -> NDArray[np.float64]:
-    """Return for each step the average by time of day over the other days.
+def _left_out(series: GraphSeries, average_days: int) -> NDArray[np.float64]:
+    """Return for each step the average by time of day over the other days, or some of them.
 
     An average that holds the reading itself makes deviations smaller than those from a coming day will be, the more so
     the fewer days there are.
     """
-    sums, counts = _by_slot(series)
-    slots, known = series.step_of_day(), series.known[:, :, 0]
-    values = np.where(known, np.nan_to_num(series.values[:, :, 0].astype(np.float64)), 0.0)
-    others = counts.T[slots] - known
-    rest = sums.T[slots] - values
-    total, number = sums.sum(axis=1) - values, np.maximum(counts.sum(axis=1) - known, 1)
-    return np.where(others > 0, rest / np.maximum(others, 1), total / number)
+    sums, counts = _by_day(series)
+    days, slots = np.unique(series.day_number(), return_inverse=True)[1], series.step_of_day()
+
+    def others(values: NDArray[Any]) -> NDArray[Any]:
+        if 0 < average_days < len(values) - 1:
+            return np.sum([np.roll(values, -ahead, axis=0) for ahead in range(1, average_days + 1)], axis=0)
+        return values.sum(axis=0) - values
+
+    rest, number = others(sums)[days, slots], others(counts)[days, slots]
+    # Where no other day has this time, all other readings stand in.
+    whole, count = sums.sum(axis=(0, 1)) - sums[days, slots], counts.sum(axis=(0, 1)) - counts[days, slots]
+    return np.where(number > 0, rest / np.maximum(number, 1), whole / np.maximum(count, 1))
 
 
 def few_shot_windows(

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,8 +78,13 @@ def pretrain(
     parts = split_graph(series, training.split)
     scored = {"val": parts.val, "test": parts.test, "last": None, "tail": None}[training.select_on]
     averages = day_averages(parts.train) if model.residual == "average" else None
-    train = make_part(parts.train, model, averages, leave_out=True, what="training part")
-    held = None if scored is None else make_part(scored, model, averages, what=f"{training.select_on} part")
+    days = training.average_days
+    train = make_part(parts.train, model, averages, leave_out=True, average_days=days, what="training part")
+    known = averages
+    if days and averages is not None:  # as many are known of what is held back as in training
+        dates = parts.train.day_number()
+        known = day_averages(parts.train.slice(int(np.searchsorted(dates, np.unique(dates)[-days:][0])), None))
+    held = None if scored is None else make_part(scored, model, known, what=f"{training.select_on} part")
     whole = train
     if training.statistics == "full":
         whole = make_part(series, model, averages, what="series")

@@ -136,6 +136,9 @@ class NodeTrainingConfig:
     """How a source's timeline is cut: training on its later part, the same without validation, or forward in time."""
     statistics: Statistics = "train"
     """Steps whose mean and deviation scale the inputs: the training part, or all (only to repeat the original)."""
+    average_days: int = 0
+    """Days whose average the deviations of a source are from (`residual = "average"`), each day being compared with
+    the days after it; 0 takes all other days. As many as are known of a target make its averages as uncertain."""
     tail: float = 0.25
     """Share of the few days that is held back for `select_on = "tail"`."""
     start: Literal["shared", "own"] = "shared"
@@ -158,7 +161,7 @@ class NodeTrainingConfig:
         _choice(self, "training", "start", ("shared", "own"))
         for name in ("epochs", "batch", "evaluate_every", "checkpoint_every", "log_every"):
             _require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
-        for name in ("group", "patience", "weight_decay"):
+        for name in ("group", "patience", "weight_decay", "average_days"):
             _require(getattr(self, name) >= 0, "training", name, getattr(self, name), "0 or more")
         _require(self.learning_rate > 0, "training", "learning_rate", self.learning_rate, "more than 0")
         _require(0 < self.tail < 1, "training", "tail", self.tail, "a share between 0 and 1")
