@@ -14,10 +14,13 @@ import json
 import os
 import resource
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from benchmarks import tables, timing
 from benchmarks.vlm4st.plain import PlainMemory, PlainVLM4ST, plain_loss, without_attention_dropout
@@ -65,6 +68,7 @@ SAME = 1e-4
 RATE, DECAY, CLIP = 1e-4, 0.05, 1.0
 FORWARD_GOAL, STEP_GOAL = 0.75, 0.65
 STEP_GB, LEAN_GB = 4.8, 3.5
+WEIGHTS_GB, RESUMABLE_GB = 0.4, 1.05
 
 
 def run(quick: bool, *, cases: str = "", batch: str = "1") -> Iterator[Row]:
@@ -271,6 +275,49 @@ def measure_step(*, side: str, recompute: bool, quick: bool, batch: int) -> None
     print(json.dumps({"peak_gb": peak / 1e9, "loss": loss, "weights_gb": weights / 1e9}))
 
 
+def _files(place: Place) -> Iterator[Row]:
+    """Measure the files that a training of the full size leaves behind."""
+    found = _measured("measure_files", quick=place.quick)
+    for case, name, goal in (("file-weights", "best", WEIGHTS_GB), ("file-resumable", "step", RESUMABLE_GB)):
+        what = "weights alone" if name == "best" else "everything to go on with"
+        yield {
+            "case": case,
+            "what": f"size of a checkpoint, {what}, GB",
+            "plain": f"{found['frozen_gb']:.2f} frozen, in neither",
+            "ours": f"{found[name]:.2f}",
+            "result": f"{found['frozen_names']} frozen tensors in it",
+            "goal": f"at most {goal:g} GB",
+            "met": "yes" if found[name] <= goal and not found["frozen_names"] else "**no**",
+        }
+
+
+def measure_files(*, quick: bool) -> None:
+    """Train for one step through the public function, and print the sizes of its files in GB."""
+    from safetensors import safe_open
+
+    from vlm4st.data_options import DataConfig
+    from vlm4st.presets import PRESETS
+    from vlm4st.train import train
+
+    default = PRESETS["default"]
+    with tempfile.TemporaryDirectory() as folder:
+        series = Path(folder) / "series.npz"
+        np.savez(series, frames=np.random.default_rng(0).random((84, 32, 32), dtype=np.float32))
+        data = DataConfig(source=(str(series),), batch=1, start="2024-01-01T00:00", step="30 minutes")
+        config = replace(default, data=data, model=QUICK if quick else FULL,
+                         fit=replace(default.fit, epochs=1, max_steps=1, checkpoint_every=1))  # fmt: skip
+        run = train(config, run=Path(folder) / "run", device="cpu", quiet=True).run.folder
+        names: dict[str, set[str]] = {}
+        places = {"frozen": run / "backbone.safetensors", "best": run / "checkpoints/best.safetensors",
+                  "step": run / "checkpoints/step-1.safetensors"}  # fmt: skip
+        for which, path in places.items():
+            with safe_open(path, "pt") as file:
+                names[which] = {name.partition("/")[2].removeprefix("module.") for name in file.keys()}  # noqa: SIM118
+        sizes = {which: path.stat().st_size / 1e9 for which, path in places.items()}
+        both = names["frozen"] & (names["best"] | names["step"])
+        print(json.dumps({**sizes, "frozen_gb": sizes["frozen"], "frozen_names": len(both)}))
+
+
 class Operations(TorchDispatchMode):
     """Count operations, and those that wait for a device to hand a number out."""
 
@@ -332,6 +379,7 @@ CASES: dict[str, Callable[[Place], Iterator[Row]]] = {
     "training": _times("training", "step of training", _training, STEP_GOAL),
     "forward-merged": _merged,
     "memory": _memory,
+    "files": _files,
     "prompts": _prompts,
     "options": _options,
 }

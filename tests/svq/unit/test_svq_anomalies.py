@@ -101,6 +101,20 @@ def test_a_run_on_anomalies_is_scored_in_the_units_of_the_data(run: Path) -> Non
         forecaster.predict(np.zeros((2, 1, 8, 16), np.float32))
 
 
+def test_a_damped_residual_starts_from_damped_persistence(tmp_path: Path) -> None:
+    still = replace(
+        TINY,
+        model=replace(TINY.model, residual="damped"),
+        optimiser=replace(TINY.optimiser, learning_rate=1e-9),
+        fit=replace(TINY.fit, ema_decay=0.0),
+    )
+    train(still, parts=parts(), run=tmp_path / "run", device="cpu", quiet=True)
+    found = evaluate(Forecaster.load(tmp_path / "run", device="cpu"), parts().test, parts().train)
+    for metric in ("mae", "rmse"):
+        by_lead = found.by_lead["svq"][metric], found.by_lead["damped persistence"][metric]
+        np.testing.assert_allclose(*by_lead, rtol=1e-4)
+
+
 def test_a_run_goes_on_with_its_own_usual_frames_and_nothing_else(run: Path, tmp_path: Path) -> None:
     config = run_config(TrainConfig, run)
     longer = replace(config, fit=replace(config.fit, max_steps=4, epochs=2))

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stcore.baselines_grids import Climatology
+from stcore.baselines_grids import Climatology, DampedPersistence
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import from_plain, to_plain
 from stcore.errors import UserError
@@ -29,7 +29,7 @@ from stcore.training.ranks import make_accelerator
 from stcore.training.run import load_for_resume
 from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from svq.config import LossConfig, TrainConfig
-from svq.data import batches_of, frame_shape, read_parts
+from svq.data import batches_of, frame_shape, leads_of, read_parts
 from svq.divergence import differential_divergence
 from svq.models import FrameShape, build
 from svq.options import TrainOptions
@@ -83,6 +83,8 @@ def train(
     training, held_back = batches_of(parts, "train", scaling, config), batches_of(parts, "val", scaling, config)
     accelerator = make_accelerator(device, config.fit.precision)
     model = make_model(config, shape)
+    if usual is not None and start is None:
+        _start_damped(model, frames, usual, config)
     if init_from and start:
         load_weights(model, start)
     objective = Objective(model, config.loss)
@@ -239,6 +241,16 @@ def make_model(config: TrainConfig, shape: FrameShape) -> SimVP:
     """Return the model of a configuration, its weights a function of the seed."""
     torch.manual_seed(derive_seed(config.seed, "weights"))
     return _build(config, shape)
+
+
+def _start_damped(model: SimVP, train: GridSeries, usual: Climatology, config: TrainConfig) -> None:
+    """Let a model that adds to shares of the last frame start from damped persistence."""
+    if model.shares is None:
+        return
+    leads = leads_of(config.data, min(model.history, config.data.horizon))
+    damping = DampedPersistence.fit(train, leads=leads, climatology=usual).damping[..., 0, 0]
+    with torch.no_grad():
+        model.shares[: len(damping)] = damping
 
 
 def _build(config: TrainConfig, shape: FrameShape) -> SimVP:

@@ -104,7 +104,7 @@ class SimVPConfig:
     """Convolutions go around along the width, as a globe does; false: beyond the border there are zeros."""
     residual: Literal["none", "damped"] = "none"
     """What the decoder's frames are added to: nothing, as published, or the last known frame times a share that is
-    learnt for each lead time and channel; with `data.anomalies` that is damped persistence, hard to beat early on."""
+    learnt for each lead time and channel; with `data.anomalies` training starts from damped persistence."""
 
     def __post_init__(self) -> None:
         _choice(self, "model", "translator", TRANSLATORS)

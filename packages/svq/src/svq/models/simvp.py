@@ -28,7 +28,7 @@ from svq.models.sparse import SVQ, Control, Nothing
 from svq.models.translator import make_translator, window_of
 
 FIRST_SHARE = 0.9
-"""Share of the last frame in the next one before anything is learnt (`model.residual`)."""
+"""Share of the last frame in the next one before anything is known or learnt (`model.residual`)."""
 
 
 class Forecast(NamedTuple):
@@ -81,6 +81,8 @@ class SimVP(nn.Module):
         if simvp.residual == "damped":
             start = FIRST_SHARE ** torch.arange(1, history + 1, dtype=torch.float32)
             self.shares = nn.Parameter(start[:, None].repeat(1, frame.channels))
+            for parameter in self.decoder.readout.parameters():  # nothing else is known yet
+                nn.init.zeros_(parameter)
         if simvp.periodic_longitude:
             make_periodic(self)
 
