@@ -136,6 +136,10 @@ _UNCERTAIN = Variant(
     replace(_DEVIATION.config, pretrain=replace(_DEVIATION.config.pretrain, average_days=3)),
     "deviation from the average of three days in the sources too, time of day",
 )
+_LINEAR = Variant(
+    replace(_UNCERTAIN.config, model=replace(_UNCERTAIN.config.model, linear=True)),
+    "deviation from three days, time of day, beside a linear map",
+)
 _ABSOLUTE = _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae")
 
 VARIANTS: dict[str, Variant] = {
@@ -148,6 +152,11 @@ VARIANTS: dict[str, Variant] = {
     "uncertain-slow": _later(
         _UNCERTAIN, "the same, tuned at a third of the rate", "uncertain",
         finetune=replace(_UNCERTAIN.config.finetune, learning_rate=3e-4),
+    ),
+    "linear": _LINEAR,
+    "linear-slow": _later(
+        _LINEAR, "the same, tuned at a tenth of the rate", "linear",
+        finetune=replace(_LINEAR.config.finetune, learning_rate=1e-4),
     ),
     "absolute": _ABSOLUTE,
     "absolute-slow": _later(

@@ -45,6 +45,8 @@ class NodeModelConfig:
     """Add running means and logarithms of the running variances of batch normalisation to the row (v_GWN)."""
     residual: Residual = "none"
     """Forecast the change from the last value, or the deviation from the node's average by time of day."""
+    linear: bool = False
+    """Add a linear map of the node's own history to the forecast; its weights are part of the row."""
     time_of_day: bool = False
     """Add a channel with the share of the day that has passed."""
     calendar: Calendar = "none"
@@ -84,6 +86,7 @@ class NodeModelConfig:
             shortest = 3 * (self.kernel_size - 1) + 1
             _require(self.history >= shortest, "model", "history", self.history,
                      f"{shortest} or more for three convolutions over {self.kernel_size} steps")  # fmt: skip
+        _require(not (self.linear and self.row == "legacy"), "model", "linear", True, "false with row legacy")
         if self.append_statistics:
             fits = self.kind == "gwn" and self.norm == "batch"
             _require(fits, "model", "append_statistics", True, "false: only gwn with norm batch has statistics")

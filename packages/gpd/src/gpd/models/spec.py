@@ -104,6 +104,14 @@ class NodeModel(Protocol):
 
 def build_node_model(config: NodeModelConfig, features: int) -> NodeModel:
     """Return the model of a configuration for inputs of `features` channels, added ones included."""
+    if config.linear:
+        from gpd.models.linear import WithLinear
+
+        return WithLinear(_bare(config, features))
+    return _bare(config, features)
+
+
+def _bare(config: NodeModelConfig, features: int) -> NodeModel:
     if config.kind == "stgcn":
         from gpd.models.stgcn import STGCN
 
