@@ -13,6 +13,7 @@ import gpd.demo
 from gpd.cli import main
 from gpd.data import SIMULATED, read_sources, read_target
 from gpd.presets import DEMO
+from stcore.training.checkpoint import load_checkpoint
 
 
 def test_the_demo_does_the_whole_job(
@@ -30,6 +31,7 @@ def test_the_demo_does_the_whole_job(
     pictures = [Path(file) for file in found["files"] if file.endswith(".png")]
     assert len(pictures) == 6
     assert all(picture.stat().st_size > 1000 for picture in pictures)
+    assert load_checkpoint(folder / "checkpoints/best.safetensors").metadata["preset"] == "demo"
 
 
 def test_the_simulated_cities_are_sources_and_a_target() -> None:

@@ -50,7 +50,7 @@ from gpd.records import BEGUN, NAME, Record, digest_of
 from gpd.rows import RowTable
 from gpd.train import train_diffusion
 from stcore.cli import run_config, run_of
-from stcore.configuration import to_plain
+from stcore.configuration import read_toml, to_plain
 from stcore.errors import Interrupted, UserError
 from stcore.files import write_atomically, write_refused
 from stcore.graphs import GraphSeries
@@ -90,6 +90,8 @@ class Pipeline:
         target: GraphSeries | None = None,
     ) -> None:
         self.config, self.run, self.device, self.quiet, self.redo = config, run, device, quiet, redo
+        self.preset = "custom"
+        """Name that checkpoints tell."""
         self.resume: Path | None = None
         """Checkpoint of the diffusion training to go on from; none takes the last."""
         if sources is not None:
@@ -131,7 +133,7 @@ class Pipeline:
         found.look(sources_only=sources_only)
         accelerator = make_accelerator(device, config.fit.precision)
         before = None if init_from is None else Run.reopen(run_of(init_from))
-        found.run = new_run(run, config, package="gpd", preset=preset, accelerator=accelerator)
+        found.run, found.preset = new_run(run, config, package="gpd", preset=preset, accelerator=accelerator), preset
         if before is not None and is_first():
             found._take_over(before)
         wait()
@@ -168,7 +170,7 @@ class Pipeline:
             found.sources = checked_sources([cities[name] for name in config.data.source], config)
         if config.data.target in cities:
             found.target = target_of(cities[config.data.target], config)
-        found.resume = source if source.is_file() else None
+        found.resume, found.preset = source if source.is_file() else None, run_preset(run.folder)
         return found
 
     def look(self, *, sources_only: bool = False) -> None:
@@ -196,7 +198,7 @@ class Pipeline:
     def with_target(self, series: GraphSeries | None, config: RunConfig) -> Pipeline:
         """Return the same run for another target city or other settings of later stages."""
         other = Pipeline(config, self.run, device=self.device, quiet=self.quiet, redo=self.redo)
-        other.sources, other.resume = self.sources, self.resume
+        other.sources, other.resume, other.preset = self.sources, self.resume, self.preset
         if series is not None:
             other.target = target_of(series, config)
         elif config.data == self.config.data and "target" in self.__dict__:
@@ -285,7 +287,7 @@ class Pipeline:
         if resume is None and is_first():
             self.run.cut_metrics(0)  # of a training that never came to a checkpoint
         return train_diffusion(table, known, config.denoiser, config.diffusion, config.fit, run=self.run, resume=resume,
-                               seed=config.seed, device=self.device, quiet=self.quiet)  # fmt: skip
+                               seed=config.seed, preset=self.preset, device=self.device, quiet=self.quiet)  # fmt: skip
 
     def weights(self) -> Path:
         """Return the file of the trained diffusion model; train it to the end where that is not done."""
@@ -465,6 +467,11 @@ def joined(parts: Sequence[Prompts], like: Prompts) -> Prompts:
         nodes=tuple(node for part in parts for node in part.nodes),
         metadata=like.metadata,
     )
+
+
+def run_preset(folder: Path) -> str:
+    """Return the preset that a run was begun with."""
+    return str(read_toml(folder / "config.toml").get("preset") or "custom")
 
 
 def kept_cities(run: Run) -> dict[str, GraphSeries]:
