@@ -224,7 +224,8 @@ def table(rows: Sequence[Row]) -> str:
 def _set_table(dataset: str, found: dict[str, list[Row]]) -> str:
     first = next(iter(found.values()))[0]
     leads = len(first["by_lead"]["mae"])
-    header = [f"{dataset} ({', '.join(dict.fromkeys(first['units']))})", "parameters", "seeds", "MAE", "RMSE",
+    label = f"{dataset} ({', '.join(dict.fromkeys(first['units']))})"
+    header = [label, "parameters", "seeds", "s a run", "MAE", "RMSE",
               *(f"{lead + 1}" for lead in range(leads))]  # fmt: skip
     lines: list[list[str]] = []
     for name, each in found.items():
@@ -233,7 +234,8 @@ def _set_table(dataset: str, found: dict[str, list[Row]]) -> str:
         overall = [_spread([row["figures"][metric] for row in each]) for metric in ("mae", "rmse")]
         by_lead = [f"{value:.3g}" for value in _mean_by_lead(each)]
         shown = f"*{name}*" if naive else NAMES[name]
-        lines.append([shown, size, "" if naive else str(len(each)), *overall, *by_lead])
+        seconds = "" if naive else f"{statistics.fmean(row['train_seconds'] for row in each):.0f}"
+        lines.append([shown, size, "" if naive else str(len(each)), seconds, *overall, *by_lead])
     return "\n\n".join([markdown(header, lines), *_verdicts(found)])
 
 

@@ -57,10 +57,11 @@ GRID = (16, 16)
 """Of models that see several sets: every one is stretched to it, and forecasts are stretched back."""
 PLACES = {
     "bike": {"source": ("nyc_bike_grid",)},
-    "taxi": {"source": ("taxi_grid_40",), "start": "2000-01-03T00:00", "step": "10 minutes"},
-    "era5": {"source": ("era5_t2m_uk",)},
+    "taxi": {"source": ("taxi_grid_40",), "start": "2000-01-03T00:00", "step": "10 minutes", "anomalies": "day"},
+    "era5": {"source": ("era5_t2m_uk",), "anomalies": "day"},
 }
-"""The days of the taxis have no dates: a Monday is assumed for the first, and only the time of day is sure."""
+"""The days of the taxis have no dates: a Monday is assumed for the first, and only the time of day is sure. Weather
+knows no weekdays."""
 KNOWN_STEPS = (400, 2000)
 
 
@@ -101,6 +102,7 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
     """Return a run of `small` on several sets, on one grid."""
     small = PRESETS["small"]
     sources = tuple(PLACES[name]["source"][0] for name in names)
+    # What fits one fits all: a start for those without times, what is usual by the time of day.
     clock: dict[str, Any] = {key: value for key, value in PLACES["taxi"].items() if key != "source"}
     model = replace(small.model, H=GRID[0], W=GRID[1])
     data = replace(small.data, source=sources, split=SPLIT, batch=16, mixing="balanced", **clock)
