@@ -57,11 +57,15 @@ def test_variants_differ_in_what_their_words_say(name: str) -> None:
     changed = differences(transfer.BASE, variant.config)
     assert bool(changed) == (name != "plain")
     allowed = ("model.", "finetune.learning_rate", "sampling.", "spatial.kind", "temporal.kind", "pretrain.loss",
-               "finetune.loss")  # fmt: skip
+               "pretrain.average_days", "finetune.loss")  # fmt: skip
     assert all(path.startswith(allowed) for path in changed)
     if variant.nodes_of:
         shared = transfer.VARIANTS[variant.nodes_of].config
         assert (shared.model, shared.pretrain) == (variant.config.model, variant.config.pretrain)
+    if variant.later_of:
+        shared = transfer.VARIANTS[variant.later_of].config
+        changed = differences(shared, variant.config)
+        assert changed and all(path.startswith(("finetune.", "sampling.")) for path in changed)
     small = transfer.quickened(variant.config)
     assert (small.fit.max_steps, small.finetune.epochs, small.model.residual) == (2, 1, variant.config.model.residual)
 
@@ -127,10 +131,10 @@ def test_what_is_scored_is_not_scored_again_and_other_options_are_refused(
     asked = len(method.asked)
     assert list(one.target("plain")) == first
     assert len(method.asked) == asked
-    kept = tmp_path / "test-plain-0" / "result-2.json"
+    kept = tmp_path / "test-plain-0" / "result-plain-2.json"
     row = json.loads(kept.read_text())
     kept.write_text(json.dumps({**row, "config": {**row["config"], "model.channels": 99}}))
-    with pytest.raises(UserError, match=r"result-2\.json: made with other options"):
+    with pytest.raises(UserError, match=r"result-plain-2\.json: made with other options"):
         list(one.target("plain"))
 
 
