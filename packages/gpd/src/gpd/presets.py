@@ -11,8 +11,9 @@ Source: github.com/tsinghua-fib-lab/GPD, `README.md`, `GPD/1Dmain.py`, `Pretrain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
 from gpd.config import DataConfig, EvaluateConfig, RunConfig
 from gpd.diffusion.configs import STRATEGIES, DenoiserConfig, DiffusionConfig, SamplingConfig, original_denoiser
@@ -100,23 +101,42 @@ DEMO = RunConfig(
 """Small enough for two minutes on two cores."""
 
 
-def _all() -> dict[str, RunConfig]:
+class _Runs(Mapping[str, RunConfig]):
+    """Runs by name, each built when it is asked for: there are many of them, and `--help` needs one."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], RunConfig]]) -> None:
+        self.makers = dict(makers)
+
+    def __getitem__(self, name: str) -> RunConfig:
+        return self.makers[name]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.makers)
+
+    def __len__(self) -> int:
+        return len(self.makers)
+
+
+def _all() -> _Runs:
     """Return the runs by name."""
-    runs = {DEFAULT_PRESET: RunConfig()}
+    makers: dict[str, Callable[[], RunConfig]] = {DEFAULT_PRESET: RunConfig}
     for city in CITIES:
         for model, theirs in ORIGINAL_MODELS.items():
             for number, strategy in enumerate(STRATEGIES, start=1):
-                runs[f"{city}/{model}/{strategy}"] = _corrected(city, model, strategy)
-                runs[f"{city}/{theirs}/Trans{number}"] = _original(city, model, strategy)
-    return {**runs, "demo": DEMO}
+                makers[f"{city}/{model}/{strategy}"] = partial(_corrected, city, model, strategy)
+                makers[f"{city}/{theirs}/Trans{number}"] = partial(_original, city, model, strategy)
+    return _Runs({**makers, "demo": lambda: DEMO})
 
 
-PRESETS: Mapping[str, RunConfig] = _all()
+_RUNS = _all()
+PRESETS: Mapping[str, RunConfig] = _RUNS
 """The runs by name, as `gpd config list` prints them."""
 ALIASES: dict[str, str] = {
     name.replace(city, wrong, 1): name for name in PRESETS for wrong, city in MISSPELT.items()
     if name.startswith(f"{city}/")
 }  # fmt: skip
 """Further spellings."""
-KNOWN: Mapping[str, RunConfig] = {**PRESETS, **{other: PRESETS[name] for other, name in ALIASES.items()}}
+KNOWN: Mapping[str, RunConfig] = _Runs(
+    {**_RUNS.makers, **{other: _RUNS.makers[name] for other, name in ALIASES.items()}}
+)
 """Runs by every name that is understood."""
