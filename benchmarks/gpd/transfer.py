@@ -13,7 +13,7 @@ import numpy as np
 
 from gpd.config import DataConfig, EvaluateConfig, RunConfig
 from gpd.diffusion.configs import DenoiserConfig, DiffusionConfig, SamplingConfig
-from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
+from gpd.models.configs import NodeLoss, NodeModelConfig, NodeTrainingConfig
 from gpd.prompts.configs import SpatialPromptConfig, TemporalPromptConfig
 from stcore.graph_partition import partition
 from stcore.graph_windows import split_graph
@@ -140,6 +140,32 @@ _LINEAR = Variant(
     replace(_UNCERTAIN.config, model=replace(_UNCERTAIN.config.model, linear=True)),
     "deviation from three days, time of day, beside a linear map",
 )
+_UNEVEN = Variant(
+    replace(
+        _LINEAR.config,
+        model=replace(_LINEAR.config.model, unevenness=True),
+        sampling=replace(_LINEAR.config.sampling, draws=8),
+        finetune=replace(_LINEAR.config.finetune, learning_rate=3e-4, choose="together"),
+    ),
+    "the same, told how uneven averages are; mean of eight draws, tuned as long as all together gain",
+)
+
+
+def _uneven(words: str, *, absolute: bool = False, shared: int = 0, **model: object) -> Variant:
+    loss: NodeLoss = "mae" if absolute else "mse"
+    config = replace(_UNEVEN.config, model=replace(_UNEVEN.config.model, **model))  # pyright: ignore[reportArgumentType]
+    return Variant(
+        replace(
+            config,
+            pretrain=replace(config.pretrain, loss=loss, shared_epochs=shared),
+            finetune=replace(config.finetune, loss=loss),
+        ),
+        words,
+    )
+
+
+_SMALL = {"kind": "mlp", "channels": 16, "layers": 1, "dropout": 0.0}
+"""A perceptron that learns what the linear map leaves."""
 _ABSOLUTE = _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae")
 
 VARIANTS: dict[str, Variant] = {
@@ -157,6 +183,18 @@ VARIANTS: dict[str, Variant] = {
     "linear-slow": _later(
         _LINEAR, "the same, tuned at a tenth of the rate", "linear",
         finetune=replace(_LINEAR.config.finetune, learning_rate=1e-4),
+    ),
+    "uneven": _UNEVEN,
+    "uneven-week": _uneven("the same, time of week", calendar="week"),
+    "uneven-small": _uneven("the same, perceptron without graph", **_SMALL),
+    "uneven-small-week": _uneven("the same, perceptron without graph, time of week", calendar="week", **_SMALL),
+    "uneven-small-absolute": _uneven("the same, absolute errors", absolute=True, calendar="week", **_SMALL),
+    "shared-small": _uneven(
+        "the same, the nodes of a source as one for half of the epochs", absolute=True, shared=10, calendar="week",
+        **_SMALL,
+    ),
+    "shared": _uneven(
+        "the same, with v_STGCN5", absolute=True, shared=10, calendar="week"
     ),
     "absolute": _ABSOLUTE,
     "absolute-slow": _later(

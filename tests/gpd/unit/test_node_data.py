@@ -14,7 +14,6 @@ from gpd.finetune import recalibrate
 from gpd.models.configs import NodeModelConfig
 from gpd.node_data import (
     Scales,
-    day_averages,
     few_shot_windows,
     fit_scales,
     forecast,
@@ -82,30 +81,6 @@ def test_added_channels_tell_the_time() -> None:
     assert values.shape == (48, 6)
     assert values[6].tolist() == pytest.approx([1.0, 0.25, 1.0, 0.0, np.sin(np.pi / 14), np.cos(np.pi / 14)], abs=1e-6)
     assert torch.equal(values[3, :4], values[27, :4]) and not torch.equal(values[3, 4:], values[27, 4:])
-
-
-def test_averages_leave_out_the_day_itself_in_training() -> None:
-    """On three days the deviation from the other two is one and a half times that from all three."""
-    series = city(days=3)
-    averages = day_averages(series)
-    model = replace(MODEL, residual="average")
-    with_own = make_part(series, model, averages).values[..., 0]
-    without = make_part(series, model, averages, leave_out=True).values[..., 0]
-    assert torch.allclose(without, 1.5 * with_own, atol=1e-5)
-    assert float(with_own.reshape(3, 24, 5).sum(dim=0).abs().max()) < 1e-4
-    assert averages[2, 7].item() == pytest.approx(series.values[7::24, 2, 0].mean(dtype=np.float64))
-
-
-def test_averages_may_be_of_as_few_days_as_are_known_of_a_target() -> None:
-    series = city(days=5)
-    model = replace(MODEL, residual="average")
-    found = make_part(series, model, day_averages(series), leave_out=True, average_days=2).values[..., 0]
-    days = torch.from_numpy(series.values[:, :, 0].copy()).reshape(5, 24, -1)
-    expected = days - (days.roll(-1, 0) + days.roll(-2, 0)) / 2
-    assert torch.allclose(found.reshape(expected.shape), expected, atol=1e-4)
-    whole = make_part(series, model, day_averages(series), leave_out=True).values
-    more = make_part(series, model, day_averages(series), leave_out=True, average_days=9).values
-    assert torch.equal(whole, more)
 
 
 def test_a_tail_is_forecast_from_what_came_before() -> None:

@@ -31,6 +31,21 @@ def test_a_linear_map_is_added_and_starts_at_nothing(kind: NodeKind) -> None:
     assert torch.equal(again["linear.weight"], params["linear.weight"])
 
 
+def test_a_linear_map_reads_the_last_channel_where_averages_are_uneven() -> None:
+    config = replace(MODEL, kind="mlp", linear=True, residual="average", unevenness=True)
+    model = build_node_model(config, 3)
+    params = model.init(torch.Generator().manual_seed(0), 1)
+    assert params["linear.weight"].shape == (1, 3, 24)
+    x = torch.randn(1, 5, 1, 12, 3)
+    given = (x, torch.eye(1)[None], torch.ones(1, 1, dtype=torch.bool), torch.tensor([0]))
+    before = model.forward_stacked(params, *given)
+    params["linear.weight"] = torch.randn(1, 3, 24)
+    read = torch.cat([x[0, :, 0, :, 0], x[0, :, 0, :, 2]], dim=-1)
+    torch.testing.assert_close(
+        model.forward_stacked(params, *given)[0], before[0] + read @ params["linear.weight"][0].T
+    )
+
+
 def test_rows_of_the_original_have_no_linear_map() -> None:
     with pytest.raises(UserError, match=r"model\.linear: True; expected false with row legacy"):
         NodeModelConfig(linear=True, row="legacy")

@@ -11,7 +11,7 @@ from node_worlds import MODELS, SHORT, city, make_stack, name_of, steps_of
 
 from gpd.finetune import finetune
 from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
-from gpd.node_training import CosineRate, NodeBatches, NodeStack
+from gpd.node_training import CosineRate, NodeBatch, NodeBatches, NodeStack
 from gpd.pretrain import pretrain
 from gpd.rows import RowTable
 from stcore.errors import UserError
@@ -61,6 +61,49 @@ def test_best_weights_are_kept_node_by_node() -> None:
     for name, value in stack.kept().items():
         assert torch.equal(value[0], began[name][0]) and torch.equal(value[1], now[name][1])
         assert not torch.equal(began[name], now[name])
+
+
+def test_all_networks_may_choose_together() -> None:
+    """Each loss counts in units of its node's scale; one that is not known does not count."""
+    stack = make_stack(MODELS[0], [0, 1, 2], replace(SHORT, choose="together"))
+    stack.get_buffer("std")[:, 0] = torch.tensor([1.0, 10.0, 1.0])
+    stack.consider(torch.tensor([2.0, 100.0, torch.inf]), 0)
+    stack.consider(torch.tensor([2.4, 50.0, torch.inf]), 1)
+    assert stack.get_buffer("best_epoch").tolist() == [1, 1, 1]
+    assert stack.get_buffer("best_loss").tolist() == pytest.approx([1.45] * 3)
+    stack.consider(torch.tensor([1.0, 200.0, torch.inf]), 2)
+    assert stack.get_buffer("best_epoch").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae"])
+def test_networks_of_a_city_are_one_while_they_share_epochs(loss: str) -> None:
+    """They take the mean of their gradients, each in units of its scale, and go on alone afterwards."""
+    training = replace(SHORT, shared_epochs=1, loss=loss)  # pyright: ignore[reportArgumentType]
+    stack = make_stack(MODELS[4], [0, 1, 2], training)
+    for name in stack.names:
+        value = stack.get_parameter(name.replace(".", "/"))
+        value.data.copy_(value.data[:1].expand_as(value))
+    alone = make_stack(MODELS[4], [0, 1, 2], replace(training, shared_epochs=0))
+    alone.load_state_dict(stack.state_dict())
+    batch = NodeBatch(stack.part("train").starts[:8], (0, 1, 2), (1, 1, 1), 0)
+    for module in (stack, alone):
+        module.eval()
+        module(batch).backward()
+    unit = stack.scales.std[:, 0].square() if loss == "mse" else stack.scales.std[:, 0]
+    for (name, one), (_, each) in zip(stack.named_parameters(), alone.named_parameters(), strict=True):
+        assert one.grad is not None and each.grad is not None, name
+        scaled = each.grad / unit.reshape(-1, *(1,) * (each.ndim - 1))
+        torch.testing.assert_close(one.grad, scaled.mean(dim=0).expand_as(one))
+        one.grad = None
+    stack(batch._replace(epoch=1)).backward()
+    for (_, one), (_, each) in zip(stack.named_parameters(), alone.named_parameters(), strict=True):
+        assert one.grad is not None and each.grad is not None
+        torch.testing.assert_close(one.grad, each.grad / unit.reshape(-1, *(1,) * (each.ndim - 1)))
+
+
+def test_networks_that_start_differently_share_no_epochs() -> None:
+    with pytest.raises(UserError, match=r"training\.shared-epochs: 2; expected 0 with start own"):
+        NodeTrainingConfig(start="own", shared_epochs=2)
 
 
 def test_a_choice_that_was_cut_short_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

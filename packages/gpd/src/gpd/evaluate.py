@@ -165,7 +165,12 @@ def _scratch(pipeline: Pipeline) -> RowTable:
 
 
 def tail_error(table: RowTable, target: Target, training: NodeTrainingConfig, device: str = "auto") -> float:
-    """Return the mean absolute error at the end of the few days, which training held back to choose its weights by."""
+    """Return the error at the end of the few days, which training held back to choose its weights by.
+
+    It is the one that chose the weights; without a choice, the mean absolute error of the forecasts.
+    """
+    if losses := [loss for loss in table.metadata["best_loss"] if loss is not None]:
+        return float(np.mean(losses))
     few, model = target.few, table.model
     tail = few.slice(few.num_steps - max(round(training.tail * few.num_steps), model.history + model.horizon), None)
     errors = HorizonErrors()

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gpd.averages import day_averages
 from gpd.ego import ego_graphs, pad_egos
 from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
 from gpd.models.spec import Training, to_rows
-from gpd.node_data import day_averages, few_shot_windows, gather, make_part, scales_of, table_for
+from gpd.node_data import few_shot_windows, gather, make_part, scales_of, table_for
 from gpd.pretrain import train_nodes
 from gpd.rows import RowTable
 from stcore.errors import UserError

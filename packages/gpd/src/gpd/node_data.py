@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float64, Int64
-from numpy import ndarray
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gpd.averages import BESIDE, at_steps, day_averages, other_days, unevenness
 from gpd.ego import Ego, Egos, ego_graphs, pad_egos
 from gpd.models.configs import NodeModelConfig, Statistics
 from gpd.models.spec import build_node_model, input_features
@@ -94,26 +94,25 @@ def make_part(
         starts = require_windows(series, model.history, model.horizon, what=what)
     values = np.nan_to_num(series.values.astype(np.float64), nan=0.0)
     known = series.valid
+    steps, nodes, _ = values.shape
+    added = [np.broadcast_to(added_channels(series, model)[:, None], (steps, nodes, model.clock_channels))]
     if averages is not None:
         own = series.known[:, :, 0]
-        base = averages.numpy()[:, series.step_of_day()].T
-        if leave_out:
-            base = _left_out(series, average_days)
+        usual = other_days(series, average_days) if leave_out else averages.numpy().T[None]
         values = values.copy()
-        values[:, :, 0] = np.where(own, values[:, :, 0] - base, 0.0)
-    added = added_channels(series, model)
-    steps, nodes, _ = values.shape
-    spread = np.broadcast_to(added[:, None], (steps, nodes, added.shape[1]))
-    joined = np.concatenate([values, spread], axis=2).astype(np.float32)
+        values[:, :, 0] = np.where(own, values[:, :, 0] - at_steps(usual, series), 0.0)
+        if model.unevenness:
+            added.append(at_steps(unevenness(usual), series, model.horizon + BESIDE)[:, :, None])
+    joined = np.concatenate([values, *added], axis=2).astype(np.float32)
     if known is not None:
-        known = np.concatenate([known, np.ones(spread.shape, np.bool_)], axis=2)
+        known = np.concatenate([known, np.ones((steps, nodes, model.added_channels), np.bool_)], axis=2)
     return Part(torch.from_numpy(joined), None if known is None else torch.from_numpy(known), torch.from_numpy(starts))
 
 
 def added_channels(series: GraphSeries, model: NodeModelConfig) -> NDArray[np.float64]:
     """Return the channels (time, channel) that the clock adds, the same for all nodes."""
     columns: list[NDArray[np.float64]] = []
-    if model.added_channels:
+    if model.clock_channels:
         day = series.step_of_day() / series.steps_per_day
         if model.time_of_day:
             columns.append(day)
@@ -148,51 +147,6 @@ def fit_scales(part: Part, egos: Sequence[Ego], averages: Tensor | None = None) 
         variance = inside + (share * (mean[members] - middle).square()).sum(dim=0)
         means[row], stds[row] = middle.float(), variance.sqrt().float()
     return Scales(means, torch.where(stds > 1e-6 * means.abs().clamp_min(1e-6), stds, 1.0), averages)
-
-
-def day_averages(series: GraphSeries) -> Float[Tensor, "node slot"]:
-    """Return the mean of channel 0 of each node by time of day; where a time never occurs, the mean over all."""
-    sums, counts = _by_slot(series)
-    overall = sums.sum(axis=1) / np.maximum(counts.sum(axis=1), 1)
-    return torch.from_numpy(np.where(counts > 0, sums / np.maximum(counts, 1), overall[:, None]))
-
-
-def _by_slot(series: GraphSeries) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return sum and number of the readings of each node by time of day."""
-    sums, counts = _by_day(series)
-    return sums.sum(axis=0).T, counts.sum(axis=0).T
-
-
-def _by_day(series: GraphSeries) -> tuple[Float64[ndarray, "day slot node"], Int64[ndarray, "day slot node"]]:
-    """Return sum and number of the readings of each node by day and time of day."""
-    slots, known = series.step_of_day(), series.known[:, :, 0]
-    days = np.unique(series.day_number(), return_inverse=True)[1]
-    values = np.where(known, np.nan_to_num(series.values[:, :, 0].astype(np.float64)), 0.0)
-    shape = (int(days.max(initial=0)) + 1, series.steps_per_day, series.num_nodes)
-    sums, counts = np.zeros(shape), np.zeros(shape, dtype=np.int64)
-    np.add.at(sums, (days, slots), values)
-    np.add.at(counts, (days, slots), known)
-    return sums, counts
-
-
-def _left_out(series: GraphSeries, average_days: int) -> NDArray[np.float64]:
-    """Return for each step the average by time of day over the other days, or some of them.
-
-    An average that holds the reading itself makes deviations smaller than those from a coming day will be, the more so
-    the fewer days there are.
-    """
-    sums, counts = _by_day(series)
-    days, slots = np.unique(series.day_number(), return_inverse=True)[1], series.step_of_day()
-
-    def others(values: NDArray[Any]) -> NDArray[Any]:
-        if 0 < average_days < len(values) - 1:
-            return np.sum([np.roll(values, -ahead, axis=0) for ahead in range(1, average_days + 1)], axis=0)
-        return values.sum(axis=0) - values
-
-    rest, number = others(sums)[days, slots], others(counts)[days, slots]
-    # Where no other day has this time, all other readings stand in.
-    whole, count = sums.sum(axis=(0, 1)) - sums[days, slots], counts.sum(axis=(0, 1)) - counts[days, slots]
-    return np.where(number > 0, rest / np.maximum(number, 1), whole / np.maximum(count, 1))
 
 
 def few_shot_windows(

@@ -182,8 +182,24 @@ class NodeStack(nn.Module):
             rows = torch.cat([group.rows for group in groups])
             self._remember({name: torch.cat(values) for name, values in observed.items()}, rows)
         self.get_buffer("epochs_done").fill_(batch.epoch + 1)
+        if self.training_config.shared_epochs:
+            rows = torch.tensor(batch.nodes, device=self.get_buffer("mean").device)
+            grads = self._scaled(grads, rows, shared=batch.epoch < self.training_config.shared_epochs)
         share = len(self.egos) / len(batch.nodes)
         return _Deposit.apply(torch.cat(losses).mean(), share, list(grads.values()), *parameters.values())
+
+    def _scaled(self, grads: Mapping[str, Tensor], rows: Tensor, *, shared: bool) -> dict[str, Tensor]:
+        """Return gradients of losses in units of each node's scale; shared, their mean over all nodes of the city."""
+        unit, found = self._units(), {name: torch.zeros_like(gradient) for name, gradient in grads.items()}
+        for name, gradient in grads.items():
+            mine = gradient[rows] / unit[rows].reshape(-1, *(1,) * (gradient.ndim - 1)).to(gradient.dtype)
+            found[name][rows] = _summed(mine.sum(dim=0)) / len(self.egos) if shared else mine
+        return found
+
+    def _units(self) -> Float[Tensor, " node"]:
+        """Return what a loss of 1 in units of each node's scale is in native units."""
+        unit = self.scales.std[:, 0].double()
+        return unit.square() if self.training_config.loss == "mse" else unit
 
     def losses(
         self, params: Mapping[str, Tensor], group: _Group, starts: Tensor, training: Training | None
@@ -231,18 +247,25 @@ class NodeStack(nn.Module):
         return self._groups[nodes]
 
     def consider(self, losses: Float[Tensor, " node"], epoch: int) -> None:
-        """Keep the weights of those networks that are better than ever before.
+        """Keep the weights of those networks that are better than ever before, or of all where all decide together.
 
         The losses come last: a signal may end an evaluation anywhere, and one that is repeated then finds the same
         networks better and keeps the same weights.
         """
         best = self.get_buffer("best_loss")
+        if self.training_config.choose == "together":
+            losses = self._together(losses)
         better = losses < best
         for name, now in self.current().items():
             kept = self.get_buffer(f"best/{_key(name)}")
             kept.copy_(_where(better, now, kept))
         self.get_buffer("best_epoch").masked_fill_(better, epoch)
         best.copy_(torch.where(better, losses, best))
+
+    def _together(self, losses: Float[Tensor, " node"]) -> Float[Tensor, " node"]:
+        """Return for all networks the mean of their losses, each in units of its own scale."""
+        counted = losses.isfinite()
+        return (losses / self._units())[counted].mean().expand_as(losses) if counted.any() else losses
 
 
 class HeldBack:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpd.averages import day_averages
 from gpd.ego import Ego, ego_graphs
 from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
 from gpd.models.spec import NodeModel, build_node_model, input_features, to_rows
-from gpd.node_data import Part, Scales, day_averages, fit_scales, make_part
+from gpd.node_data import Part, Scales, fit_scales, make_part
 from gpd.node_training import CosineRate, HeldBack, NodeBatches, NodeStack, Step, make_optimiser
 from gpd.rows import RowTable
 from stcore.configuration import to_plain

@@ -46,7 +46,10 @@ class NodeModelConfig:
     residual: Residual = "none"
     """Forecast the change from the last value, or the deviation from the node's average by time of day."""
     linear: bool = False
-    """Add a linear map of the node's own history to the forecast; its weights are part of the row."""
+    """Add a linear map of the node's own history (and unevenness) to the forecast; its weights are part of the row."""
+    unevenness: bool = False
+    """Add a channel that tells of the hours ahead how far each average by time of day lies off those beside it: the
+    fewer days are known, the more of that is chance (residual average)."""
     time_of_day: bool = False
     """Add a channel with the share of the day that has passed."""
     calendar: Calendar = "none"
@@ -87,6 +90,8 @@ class NodeModelConfig:
             _require(self.history >= shortest, "model", "history", self.history,
                      f"{shortest} or more for three convolutions over {self.kernel_size} steps")  # fmt: skip
         _require(not (self.linear and self.row == "legacy"), "model", "linear", True, "false with row legacy")
+        fits = not self.unevenness or self.residual == "average"
+        _require(fits, "model", "unevenness", True, "false without residual average: there are no averages")
         if self.append_statistics:
             fits = self.kind == "gwn" and self.norm == "batch"
             _require(fits, "model", "append_statistics", True, "false: only gwn with norm batch has statistics")
@@ -107,9 +112,14 @@ class NodeModelConfig:
         return 1 + (self.kernel_size - 1) * sum(self.dilations)
 
     @property
+    def clock_channels(self) -> int:
+        """Channels that the clock adds."""
+        return int(self.time_of_day) + CALENDAR_CHANNELS[self.calendar]
+
+    @property
     def added_channels(self) -> int:
         """Channels that are added to those of the data."""
-        return int(self.time_of_day) + CALENDAR_CHANNELS[self.calendar]
+        return self.clock_channels + int(self.unevenness)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +152,12 @@ class NodeTrainingConfig:
     average_days: int = 0
     """Days whose average the deviations of a source are from (`residual = "average"`), each day being compared with
     the days after it; 0 takes all other days. As many as are known of a target make its averages as uncertain."""
+    shared_epochs: int = 0
+    """First epochs in which the nodes of a city learn as one network, each counting in units of its scale; then each
+    goes on by itself, and what is peculiar in its row is what is peculiar to it (start shared)."""
+    choose: Literal["each", "together"] = "each"
+    """Keep of each node its best epoch, or of all nodes the one that is best for all: what is held back of a few days
+    says little about a single node."""
     tail: float = 0.25
     """Share of the few days that is held back for `select_on = "tail"`."""
     start: Literal["shared", "own"] = "shared"
@@ -162,11 +178,16 @@ class NodeTrainingConfig:
         _choice(self, "training", "statistics", get_args(Statistics))
         _choice(self, "training", "decay", ("constant", "cosine"))
         _choice(self, "training", "start", ("shared", "own"))
+        _choice(self, "training", "choose", ("each", "together"))
         for name in ("epochs", "batch", "evaluate_every", "checkpoint_every", "log_every"):
             _require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
-        for name in ("group", "patience", "weight_decay", "average_days"):
+        for name in ("group", "patience", "weight_decay", "average_days", "shared_epochs"):
             _require(getattr(self, name) >= 0, "training", name, getattr(self, name), "0 or more")
         _require(self.learning_rate > 0, "training", "learning_rate", self.learning_rate, "more than 0")
+        fits = not self.shared_epochs or self.start == "shared"
+        _require(
+            fits, "training", "shared_epochs", self.shared_epochs, "0 with start own: networks differ from the first"
+        )
         _require(0 < self.tail < 1, "training", "tail", self.tail, "a share between 0 and 1")
         if self.select_on == "val" and self.split == "legacy":
             raise UserError("training.select-on: 'val' with split legacy, which has no validation part; expected "
