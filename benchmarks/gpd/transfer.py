@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -164,7 +165,7 @@ def _uneven(words: str, *, absolute: bool = False, shared: int = 0, **model: obj
     )
 
 
-_SMALL = {"kind": "mlp", "channels": 16, "layers": 1, "dropout": 0.0}
+_SMALL: dict[str, Any] = {"kind": "mlp", "channels": 16, "layers": 1, "dropout": 0.0}
 """A perceptron that learns what the linear map leaves."""
 _ABSOLUTE = _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae")
 

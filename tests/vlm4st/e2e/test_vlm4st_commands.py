@@ -197,6 +197,23 @@ def test_anomalies_are_forecast_as_they_are_scored(
     assert "trained on anomalies" in line
 
 
+def test_detail_that_the_model_cannot_see_persists(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On frames that are shrunk for the model, forecasts begin as the last frame, in all of its cells."""
+    size = ("--no-fit-grid", "--model.H", "2", "--model.W", "3", "--fit.max-steps", "1", "--optimiser.learning-rate",
+            "1e-12")  # fmt: skip
+    assert run("train", *SMALL, *size, "--data", source, "--run", tmp_path / "run") == 0
+    forecaster, series = Forecaster.load(tmp_path / "run", device="cpu"), GridSeries.read(source)
+    assert series.times is not None
+    frames = series.frames(range(3))[:, 0]
+    forecast = forecaster.predict(frames, series.times[:3])
+    np.testing.assert_allclose(forecast, np.stack([frames[-1]] * 2), rtol=1e-4, atol=1e-3)
+    found = answer(capsys, "evaluate", tmp_path / "run", "--no-figures")["data_sets"]["flows"]
+    assert found["Real_MAE"] == pytest.approx(found["errors"]["persistence"]["overall"]["mae"], rel=1e-4)
+    assert answer(capsys, "export", tmp_path / "run", "--out", tmp_path / "model.pt2")["difference"] < 1e-5
+
+
 def test_few_shot_over_all_targets_and_its_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [flow_file(tmp_path, f"{name}.npz", seed=seed) for seed, name in enumerate("ab")]
     words = ("few-shot", *SMALL, "--data", *files, "--fit.max-steps", 2, "--limit", 4)

@@ -387,3 +387,20 @@ def test_windows_of_a_part_may_be_spread_evenly(files: dict[str, str]) -> None:
     assert isinstance(source.windows, Parts)
     batches = part_batches(source, "train", size=4, limit=5)
     assert batches.samples.ids.tolist() == [0, 50, 99, 148, 198] and len(batches) == 2
+
+
+def test_what_the_grid_of_the_model_cannot_hold_is_known() -> None:
+    frames = torch.randn(3, 2, 9, 7)
+    frames[0, 0, 4, 4] = torch.nan
+    low, high = np.array([-2.0, -4.0]), np.array([2.0, 4.0])
+    channel = torch.tensor([0, 1, 0])
+    stretched = Space(low=low, high=high, resizing=Resizing(kind="bilinear", native=(9, 7), model=(4, 4)))
+    scaled, _ = stretched.to_model(frames, channel)
+    finer = stretched.finer(frames, channel)
+    assert finer is not None and finer[0, 0, 4, 4] == 0.0
+    whole = stretched.to_native(scaled, channel, finer=finer)
+    known = frames.isfinite()
+    torch.testing.assert_close(whole[known], frames[known])
+    for kind, size in (("bilinear", (9, 7)), ("pad", (12, 8))):
+        fits = Space(low=low, high=high, resizing=Resizing(kind=kind, native=(9, 7), model=size))  # pyright: ignore[reportArgumentType]
+        assert fits.finer(frames, channel) is None

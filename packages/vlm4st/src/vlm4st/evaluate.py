@@ -25,6 +25,7 @@ from stcore.training.run import Run
 from vlm4st.baselines import Clocks, fit_baselines
 from vlm4st.data import Part, Source, part_batches
 from vlm4st.mixing import Batch
+from vlm4st.objective import carried
 from vlm4st.options import EvaluateOptions
 from vlm4st.predict import Forecaster, sources_for
 from vlm4st.scores import ErrorSums
@@ -149,7 +150,7 @@ def _evaluate_one(forecaster: Forecaster, source: Source, part: Part, limit: int
     for at, ids in enumerate(order):
         batch = batches.load(0, ids)
         begun = time.perf_counter()
-        forecast = _forecast(forecaster, source, batch, batches.ahead(ids), seen)
+        forecast = _forecast(forecaster, source, batch, batches.ahead(ids), batches.finer(ids, source.space), seen)
         seconds += time.perf_counter() - begun
         native = batches.native(ids)
         truth = _on_grid(forecaster, source, native[:, source.shape.history :])
@@ -166,12 +167,15 @@ def _evaluate_one(forecaster: Forecaster, source: Source, part: Part, limit: int
 
 
 @torch.inference_mode()
-def _forecast(forecaster: Forecaster, source: Source, batch: Batch, ahead: Clocks, seen: Seen) -> Tensor:
+def _forecast(
+    forecaster: Forecaster, source: Source, batch: Batch, ahead: Clocks, finer: Tensor | None, seen: Seen
+) -> Tensor:
     """Forecast a batch, in units, on the grid that errors are measured on."""
     made = forecaster.run(batch["x"], batch.get("timestamps"), watch=True)
     seen.add(made.seen)
     config = forecaster.config.evaluate
-    return source.space.to_native(made.forecast.float().cpu(), batch["channel"], ahead, clamp=config.clamp,
+    return source.space.to_native(made.forecast.float().cpu(), batch["channel"], ahead,
+                                  finer=carried(forecaster.model, finer), clamp=config.clamp,
                                   native=config.grid == "native")  # fmt: skip
 
 

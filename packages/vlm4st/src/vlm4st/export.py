@@ -42,7 +42,14 @@ class Exported(nn.Module):
         forecast = self.model(scaled, timestamps if self.timed else None).squeeze(-1)
         if self.clamp:
             forecast = forecast.clamp(-1.0, 1.0)
-        return (self.resizing.to_native(forecast) + 1.0) / 2.0 * span + start
+        forecast = self.resizing.to_native(forecast)
+        if not (self.resizing.same or self.resizing.pads):
+            last = (2.0 * (history - start) / span - 1.0)[:, -1]
+            finer = last - self.resizing.to_native(self.resizing.to_model(last))
+            if (carried := self.model.prediction_head.carried(finer)) is not None:
+                forecast = forecast + carried
+                forecast = forecast.clamp(-1.0, 1.0) if self.clamp else forecast
+        return (forecast + 1.0) / 2.0 * span + start
 
 
 def command(options: ExportOptions) -> Outcome:

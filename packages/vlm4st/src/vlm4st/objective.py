@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stcore.training.forwarded import Forwarded
 from vlm4st.config import BackboneConfig, LossConfig
+from vlm4st.models.prediction_head import PredictionHead
 
 _log = logging.getLogger(__name__)
 TIMESTAMPS = ("weekday_embed", "timeofday_embed", "timestamp_proj")
@@ -36,6 +37,22 @@ class Made(NamedTuple):
     """Errors, where a target was given."""
     seen: Any
     """What the model's parts made of the input, where somebody watches."""
+
+
+def carried(model: nn.Module, frame: Float[Tensor, "batch 1 row column"] | None) -> Tensor | None:
+    """Return what forecasts hold of a last known frame, or of what the model's grid could not hold of it.
+
+    Args:
+        model: an `Objective`, or what wraps it.
+        frame: that frame; None where there is none to speak of.
+    """
+    head = next(part for part in model.modules() if isinstance(part, PredictionHead))
+    if frame is None:
+        return None
+    with torch.no_grad():
+        device = next(head.parameters()).device
+        found = head.carried(frame[:, 0].to(device))
+    return None if found is None else found.to(frame.device)
 
 
 class Objective(Forwarded):

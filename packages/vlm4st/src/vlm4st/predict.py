@@ -36,7 +36,7 @@ from vlm4st.backbone import FILE, Reference, check_frozen, restore_frozen, run_f
 from vlm4st.config import TrainConfig
 from vlm4st.data import Dataset, Source, read_datasets, sources_of
 from vlm4st.data_options import DataConfig, WindowShape, dataset_name
-from vlm4st.objective import Made, Objective
+from vlm4st.objective import Made, Objective, carried
 from vlm4st.options import ForecastOptions, PredictOptions
 from vlm4st.resizing import Resizing
 from vlm4st.space import Clocks, Space
@@ -172,7 +172,9 @@ class Forecaster:
         scaled, _ = known.space.to_model(history, which, clock)
         made = self.run(scaled, None if clock is None else torch.from_numpy(slots_of(clock)))
         ahead = None if clock is None else extended(clock, self.history + self.horizon)[:, self.history :]
-        return known.space.to_native(made.forecast.float().cpu(), which, ahead, clamp=self.config.evaluate.clamp)
+        finer = known.space.finer(history[:, -1:], which, None if clock is None else clock[:, -1:])
+        return known.space.to_native(made.forecast.float().cpu(), which, ahead, finer=carried(self.model, finer),
+                                     clamp=self.config.evaluate.clamp)  # fmt: skip
 
     def run(self, scaled: Tensor, slots: Tensor | None, target: Tensor | None = None, *, watch: bool = False) -> Made:
         """Run the network on its own scale and grid."""

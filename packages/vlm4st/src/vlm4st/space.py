@@ -149,12 +149,33 @@ class Space:
         filled, known = masked(scaled, scaled.new_zeros(()))
         return self.resizing.to_model(filled, fill=-1.0), self.resizing.mask_to_model(known)
 
+    def finer(
+        self,
+        values: Float32[Tensor, "sample frame row column"],
+        channel: Int64[Tensor, "sample"],
+        clock: Clocks = None,
+    ) -> Float32[Tensor, "sample frame row column"] | None:
+        """Return what the model's grid cannot hold of frames, on the model's scale; None where it holds everything.
+
+        Args:
+            values: frames in units of the data; missing cells (NaN) yield 0.
+            channel: of each sample.
+            clock: of each frame; needed where what is usual is taken off.
+        """
+        if self.resizing.same or self.resizing.pads:
+            return None
+        usual = self._usual(channel, clock)
+        scaled = self.transform(values if usual is None else values - usual, channel)
+        filled, known = masked(scaled, scaled.new_zeros(()))
+        return (filled - self.resizing.to_native(self.resizing.to_model(filled))).where(known, 0.0)
+
     def to_native(
         self,
         scaled: Float[Tensor, "sample frame height width"],
         channel: Int64[Tensor, "sample"],
         clock: Clocks = None,
         *,
+        finer: Tensor | None = None,
         clamp: bool = False,
         native: bool = True,
     ) -> Float[Tensor, "sample frame row column"]:
@@ -164,11 +185,17 @@ class Space:
             scaled: on the model's scale and grid.
             channel: of each sample.
             clock: of each frame; needed where what is usual is put back.
+            finer: what the model's grid cannot hold of them, on the model's scale and the grid of the data.
             clamp: keep them between lowest and highest value.
             native: false stays on the grid of the model.
         """
         scaled = scaled.clamp(-1.0, 1.0) if clamp else scaled
-        found = self.inverse(self.resizing.to_native(scaled) if native else scaled, channel)
+        if native:
+            scaled = self.resizing.to_native(scaled)
+            if finer is not None:
+                scaled = scaled + finer.to(scaled)
+                scaled = scaled.clamp(-1.0, 1.0) if clamp else scaled
+        found = self.inverse(scaled, channel)
         usual = self._usual(channel, clock)
         if usual is None:
             return found

@@ -19,6 +19,7 @@ from stcore.files import to_json, write_atomically
 from vlm4st.data import Source, part_batches, read_datasets, sources_of
 from vlm4st.data_options import WindowShape
 from vlm4st.evaluate import Report, evaluate
+from vlm4st.objective import carried
 from vlm4st.options import TestOptions, read_config
 from vlm4st.predict import Forecaster
 from vlm4st.train import device_of
@@ -104,7 +105,9 @@ def save_predictions(forecaster: Forecaster, source: Source, path: Path) -> str:
         for ids in batches.order():
             batch = batches.load(0, ids)
             made = forecaster.run(batch["x"], batch.get("timestamps")).forecast.detach().float().cpu()
-            arrays["predictions"][ids] = space.to_native(made, batch["channel"], batches.ahead(ids)).numpy()
+            finer = carried(forecaster.model, batches.finer(ids, space))
+            found = space.to_native(made, batch["channel"], batches.ahead(ids), finer=finer)
+            arrays["predictions"][ids] = found.numpy()
             arrays["targets"][ids] = batches.truth(ids).numpy()
         channel = np.concatenate([batches.channel(ids).numpy() for ids in batches.order()])
         temporary = folder / "all.npz"

@@ -18,6 +18,7 @@ from stcore.training.ranks import sum_over_ranks
 from vlm4st.config import TrainConfig
 from vlm4st.data import PartBatches, Source, evaluation_size, part_batches
 from vlm4st.data_options import WindowShape
+from vlm4st.objective import carried
 from vlm4st.watching import Board, Seen
 
 NAMES = ("cells", "squared", "absolute", "native_cells", "native_squared", "native_absolute")
@@ -84,6 +85,7 @@ class Validation:
         if self._board.wanted:
             seen.add(made.seen)
         native = source.space.to_native(made.forecast.float(), batch["channel"], batches.ahead(ids),
+                                        finer=carried(model, batches.finer(ids, source.space)),
                                         clamp=self._config.evaluate.clamp)  # fmt: skip
         error = native.double() - batches.native(ids)[:, -native.shape[1] :].to(native).double()
         counted = error.isfinite()

@@ -114,10 +114,17 @@ class PredictionHead(nn.Module):
         if self.output_refine is not None:
             refined = self.output_refine(field)
             field = refined if self.form.output_refine == "reference" else field + refined
-        if self.form.residual != "none" and last is not None:
-            share = 1.0 if self.shares is None else 1.0 - PACE * self.shares[:, None, None]
-            field = field + share * last[:, None, None]
+        if last is not None and (carried := self.carried(last)) is not None:
+            field = field + carried[:, None]
         return rearrange(field, "batch channel horizon h w -> batch horizon h w channel")
+
+    def carried(self, last: Float[Tensor, "batch row column"]) -> Float[Tensor, "batch #horizon row column"] | None:
+        """Return what forecasts hold of the last known frame (`residual`), or of a part of it; None for nothing."""
+        if self.form.residual == "none":
+            return None
+        if self.shares is None:
+            return last[:, None]
+        return (1.0 - PACE * self.shares[:, None, None]) * last[:, None]
 
     def _decoded(self, embeddings: Float[Tensor, "batch token vlm"]) -> Volume:
         """Return features of each future frame's cells out of the tokens."""
