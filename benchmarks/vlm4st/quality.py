@@ -2,7 +2,7 @@
 
 Flows of bikes and taxis, and temperature over the British Isles (ERA5), from `$STCORE_DATA`, cut in time into 70 % to
 train on, 10 % to choose the weights on and 20 % that is scored once per run, per cell, on the grid and in the units of
-the data. Four questions, each a table:
+the data. Budgets were chosen on the validation part (`trials`). Four questions, each a table:
 
 - `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part;
 - `few-shot`: three days of bikes with all of the other grids, beside the three days alone (chosen on the validation
@@ -43,7 +43,7 @@ from vlm4st.presets import PRESETS
 
 Row = dict[str, Any]
 
-GROUPS = ("headline", "few-shot", "adapters", "known")
+GROUPS = ("trials", "headline", "few-shot", "adapters", "known")
 MODEL = "vlm4st"
 SPLIT = (0.7, 0.1, 0.2)
 TARGET, OTHERS = "bike", ("taxi", "era5")
@@ -77,19 +77,31 @@ class Subject:
     grid: tuple[int, int] | None = None
     """Of the model, where that of the data would take too long."""
 
+    @property
+    def words(self) -> str:
+        """What the budget is spent on."""
+        grid = "grid of the data" if self.grid is None else f"grid {self.grid[0]}x{self.grid[1]}"
+        stride = f", every {self.stride}. window" if self.stride > 1 else ""
+        return f"{grid}, {self.epochs} epochs{stride}, batches of {self.batch}"
+
 
 SETS = {
     "bike": Subject(frames=6, epochs=3, batch=16),
     "taxi": Subject(frames=6, epochs=1, batch=4, stride=8),
     "era5": Subject(frames=12, epochs=3, batch=8, grid=(17, 25)),
 }
+TRIALS = {
+    "era5": (SETS["era5"], Subject(frames=12, epochs=9, batch=8, grid=(9, 13))),
+    "taxi": (SETS["taxi"], Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20))),
+}
+"""Ways to spend the five minutes, seed 0."""
 STEPS = {"days and others": 260, "days alone": 260, "zero-shot": 260, "adapters": 260, BACKBONE: 260}
 """Of each run; the best weights on the validation part are kept."""
 
 
-def headline(name: str, seed: int) -> TrainConfig:
-    """Return the run of `small` on one set."""
-    subject, small = SETS[name], PRESETS["small"]
+def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfig:
+    """Return the run of `small` on one set, with the budget of the set by default."""
+    subject, small = subject or SETS[name], PRESETS["small"]
     data = replace(small.data, **PLACES[name], split=SPLIT, batch=subject.batch, stride=subject.stride)
     model = replace(small.model, T=subject.frames, T_out=subject.frames)
     if subject.grid is not None:
@@ -191,7 +203,11 @@ def run(
 def _of_group(
     group: str, folder: Path, sets: Sequence[str], seeds: Sequence[int], wanted: Sequence[str], *, quick: bool
 ) -> Iterator[Row]:
-    if group == "headline":
+    if group == "trials":
+        for name in sets:
+            for number, subject in enumerate(TRIALS.get(name, ())[: 1 if quick else None]):
+                yield _tried(name, number, subject, folder, quick=quick)
+    elif group == "headline":
         for name in sets:
             for seed in seeds:
                 yield from _scored(group, name, "small", headline(name, seed), folder, quick=quick)
@@ -249,6 +265,18 @@ def _resolved(config: TrainConfig, folder: Path) -> TrainConfig:
     if not config.fit_grid:
         return config
     return replace(config, fit_grid=stored.fit_grid, model=replace(config.model, H=stored.model.H, W=stored.model.W))
+
+
+def _tried(name: str, number: int, subject: Subject, folder: Path, *, quick: bool) -> Row:
+    """Return what a budget comes to on the validation part, where the weights are chosen."""
+    config = headline(name, 0, subject)
+    if quick:
+        config = replace(config, fit=replace(config.fit, max_steps=2))
+    seconds = _train(config, folder / f"trial-{name}-{number}")
+    lines = (folder / f"trial-{name}-{number}" / "metrics.jsonl").read_text().splitlines()
+    errors = [found["val/real_mae"] for found in map(json.loads, lines) if "val/real_mae" in found]
+    return {"case": f"trial {name} {subject.words}", "group": "trials", "set": name, "words": subject.words,
+            "mae": min(errors), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
 
 
 def _scored(group: str, name: str, model: str, config: TrainConfig, folder: Path, *, quick: bool) -> Iterator[Row]:
@@ -320,10 +348,12 @@ def known_file(folder: Path) -> Path:
 
 def table(rows: Sequence[Row]) -> str:
     """Lay the results out: a table a group and set, and what follows from each."""
-    blocks = [
+    tried = [row for row in rows if row["group"] == "trials"]
+    blocks = [_trial_table(tried)] if tried else []
+    blocks += [
         _set_table(group, name, [row for row in rows if (row["group"], row["set"]) == (group, name)])
         for group, name in dict.fromkeys(
-            (group, row["set"]) for group in GROUPS for row in rows if row["group"] == group
+            (group, row["set"]) for group in GROUPS[1:] for row in rows if row["group"] == group
         )
     ]
     note = (
@@ -331,6 +361,13 @@ def table(rows: Sequence[Row]) -> str:
         "MAE by lead time. Naive forecasts (in italics) are fitted on the windows that are trained on."
     )
     return "\n\n".join([*blocks, f"{note} {provenance(rows)}"])
+
+
+def _trial_table(rows: Sequence[Row]) -> str:
+    header = ["set", "budget, seed 0", "MAE on the validation part", "seconds"]
+    lines = [[row["set"], f"**{row['words']}**" if row["chosen"] else row["words"], f"{row['mae']:.4g}",
+              f"{row['train_seconds']:.0f}"] for row in rows]  # fmt: skip
+    return markdown(header, lines)
 
 
 def _set_table(group: str, name: str, rows: Sequence[Row]) -> str:

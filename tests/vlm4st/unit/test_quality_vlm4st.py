@@ -31,7 +31,7 @@ def test_runs_of_a_group_differ_in_what_it_is_about_alone() -> None:
     assert [differences(first, other) for other in others] == [["seed"], ["seed"]]
     hows = ("days and others", "days alone", "zero-shot")
     both, alone, zero = (quality.few_shot(how) for how in hows)
-    assert differences(both, alone) == ["data.source", "few_shot.others", "fit.evaluate_every", "fit.max_steps"]
+    assert differences(both, alone) == ["data.source", "few_shot.others", "fit.evaluate_every"]
     assert differences(both, zero) == ["few_shot.days"]
     weights = Path("backbone.safetensors")
     kinds = [quality.adapted(kind, weights) for kind in quality.ADAPTERS]
@@ -50,6 +50,16 @@ def test_table_says_how_many_seeds_beat_the_best_naive_forecast() -> None:
     assert "small: 1 of 2 seeds below the best naive forecast (damped, 3)." in text
 
 
+def test_budgets_that_were_tried_are_told_with_the_chosen_one() -> None:
+    rows = [{"group": "trials", "set": "era5", "words": found.words, "mae": mae, "train_seconds": 250.0,
+             "chosen": found == quality.SETS["era5"], **ABOUT}
+            for found, mae in zip(quality.TRIALS["era5"], (0.75, 0.5), strict=True)]  # fmt: skip
+    text = quality.table(rows)
+    assert all(f"{found.words}" in text for found in quality.TRIALS["era5"])
+    assert text.count("**") == 2 and "| 0.75 | 250 |" in text
+    assert all(quality.SETS[name] in tried for name, tried in quality.TRIALS.items())
+
+
 def test_table_compares_few_shots_with_the_days_alone() -> None:
     rows = [scored("few-shot", "days and others", 3.0), scored("few-shot", "days alone", 4.0)]
     assert "MAE of 3 days with the other sets against the 3 days alone: -25.0%." in quality.table(rows)
@@ -64,5 +74,5 @@ def test_the_known_series_has_its_recorded_windows(tmp_path: Path) -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(UserError, match="'colour'; expected some of headline"):
+    with pytest.raises(UserError, match="'colour'; expected some of trials"):
         next(quality.run(True, groups="colour"))
