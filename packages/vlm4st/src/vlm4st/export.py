@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from stcore.cli import Outcome
 from stcore.errors import UserError
 from stcore.frame_export import TOLERANCE, check_export_path
+from vlm4st.models.prediction_head import PredictionHead
 from vlm4st.options import ExportOptions
 from vlm4st.predict import Forecaster, Known
 
@@ -46,7 +47,9 @@ class Exported(nn.Module):
         if not (self.resizing.same or self.resizing.pads):
             last = (2.0 * (history - start) / span - 1.0)[:, -1]
             finer = last - self.resizing.to_native(self.resizing.to_model(last))
-            if (carried := self.model.prediction_head.carried(finer)) is not None:
+            head = self.model.get_submodule("prediction_head")
+            assert isinstance(head, PredictionHead)
+            if (carried := head.carried(finer)) is not None:
                 forecast = forecast + carried
                 forecast = forecast.clamp(-1.0, 1.0) if self.clamp else forecast
         return (forecast + 1.0) / 2.0 * span + start
