@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from node_worlds import SIZES, city
+from node_worlds import SHORT, SIZES, city
 
 from gpd.averages import BESIDE, at_steps, day_averages, other_days, unevenness
+from gpd.finetune import finetune
 from gpd.models.configs import NodeModelConfig
 from gpd.models.spec import build_node_model, input_features, row_size
 from gpd.node_data import forecast, make_part, table_for
@@ -56,10 +57,26 @@ def test_a_time_of_day_that_never_occurs_lies_between_those_around_it(gone: list
     assert found[2, gone] == pytest.approx(np.linspace(before, after, len(gone) + 2)[1:-1])
 
 
-def test_a_single_day_is_compared_with_the_mean_of_its_other_readings() -> None:
+def test_a_single_day_is_compared_with_the_readings_beside_each() -> None:
     series = city(days=1)
-    found = other_days(series)
-    assert found[0, 5, 1] == pytest.approx(np.delete(series.values[:, 1, 0], 5).mean())
+    beside = series.values[[3, 4, 6, 7], 1, 0]
+    assert other_days(series)[0, 5, 1] == pytest.approx(beside.mean())
+
+
+def test_networks_are_not_tuned_on_a_single_day(caplog: pytest.LogCaptureFixture) -> None:
+    """Its scales are those of chance, which the averages of one day are full of."""
+    model = replace(MODEL, residual="average", unevenness=True, linear=True)
+    series = city(days=1)
+    size = row_size(build_node_model(model, input_features(model, 2)).spec)
+    rows = torch.randn(5, size, generator=torch.Generator().manual_seed(0))
+    training = replace(SHORT, select_on="tail")
+    assert torch.equal(finetune(series, rows, model, training, device="cpu", quiet=True).rows, rows)
+    assert "a single day" in caplog.text
+    scratch = finetune(series, None, model, training, device="cpu", quiet=True)
+    assert len(scratch) == 5 and scratch.metadata["best_loss"] == [None] * 5
+    assert scratch.std is not None
+    uneven = unevenness(day_averages(series).numpy().T[None])[0]
+    assert scratch.std[4, -1].item() == pytest.approx(uneven[:, 4].std(), rel=1e-4)
 
 
 def test_unevenness_is_what_an_average_has_over_those_beside_it() -> None:

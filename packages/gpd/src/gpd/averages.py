@@ -34,7 +34,8 @@ def other_days(series: GraphSeries, days: int = 0) -> Averages:
     """Return for each day of a series the averages by time of day over other days.
 
     An average that holds the reading itself makes deviations smaller than those from a coming day will be, the more so
-    the fewer days there are. Of a single day, the mean over its other readings stands in.
+    the fewer days there are. Of a single day, the mean of the readings beside each stands in, which is good for scales
+    and for nothing else: it knows what comes next.
 
     Args:
         series: the series.
@@ -42,14 +43,19 @@ def other_days(series: GraphSeries, days: int = 0) -> Averages:
     """
     sums, counts = _by_day(series)
     if len(sums) == 1:
-        return (sums.sum(axis=1, keepdims=True) - sums) / np.maximum(counts.sum(axis=1, keepdims=True) - counts, 1)
+        sums, counts = (_beside(found) - found for found in (sums, counts))
+        return _means(sums, counts)
     return _means(_others(sums, days), _others(counts, days))
 
 
 def unevenness(averages: Averages) -> Averages:
     """Return by how much each average is above the mean of itself and those beside it, in native units."""
-    steps = range(-BESIDE, BESIDE + 1)
-    return averages - sum(np.roll(averages, step, axis=1) for step in steps) / len(steps)
+    return averages - _beside(averages) / (2 * BESIDE + 1)
+
+
+def _beside(values: NDArray[Any]) -> NDArray[Any]:
+    """Return sums over each time of day and those beside it."""
+    return np.sum([np.roll(values, step, axis=1) for step in range(-BESIDE, BESIDE + 1)], axis=0)
 
 
 def at_steps(averages: Averages, series: GraphSeries, ahead: int = 0) -> Float64[ndarray, "time node"]:
@@ -63,6 +69,11 @@ def at_steps(averages: Averages, series: GraphSeries, ahead: int = 0) -> Float64
     slots = series.step_of_day() + ahead
     days = _days(series) + slots // series.steps_per_day
     return averages[np.minimum(days, len(averages) - 1), slots % series.steps_per_day]
+
+
+def num_days(series: GraphSeries) -> int:
+    """Return how many days a series has readings of."""
+    return len(np.unique(series.day_number()))
 
 
 def _days(series: GraphSeries) -> Int64[ndarray, " time"]:

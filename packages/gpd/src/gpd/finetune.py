@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from gpd.averages import day_averages
+from gpd.averages import day_averages, num_days
 from gpd.ego import ego_graphs, pad_egos
 from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
-from gpd.models.spec import Training, to_rows
+from gpd.models.spec import Training, build_node_model, input_features, to_rows
 from gpd.node_data import few_shot_windows, gather, make_part, scales_of, table_for
-from gpd.pretrain import train_nodes
+from gpd.pretrain import first_params, train_nodes
 from gpd.rows import RowTable
+from stcore.configuration import to_plain
 from stcore.errors import UserError
 from stcore.graphs import GraphSeries
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["finetune", "recalibrate", "table_for"]
 
@@ -57,6 +61,10 @@ def finetune(
     if training.select_on == "val":
         raise UserError("finetune.select-on: 'val'; expected tail, last or test: a few days have no validation part")
     averages = day_averages(series) if model.residual == "average" else None
+    if averages is not None and num_days(series) == 1:
+        _log.warning("%s: a single day, whose deviations from other days nobody knows: networks stay as they start",
+                     series.name or "graph")  # fmt: skip
+        return _untrained(series, rows, model, training, seed)
     part = make_part(series, model, averages, leave_out=True, what="few days")
     train, held = part, None
     if training.select_on == "tail":
@@ -71,6 +79,18 @@ def finetune(
         series, model, training, train=train, held=held, statistics=statistics, averages=averages, nodes=None, run=run,
         resume=resume, seed=seed, device=device, quiet=quiet, stage="finetune", rows=rows,
     )  # fmt: skip
+
+
+def _untrained(
+    series: GraphSeries, rows: Tensor | None, model: NodeModelConfig, training: NodeTrainingConfig, seed: int
+) -> RowTable:
+    """Return the rows that a training would start from, as one that found nothing better does."""
+    if rows is None:
+        network = build_node_model(model, input_features(model, series.num_channels))
+        rows = to_rows(first_params(network, series.nodes, training, seed), network.spec)
+    table, count = table_for(series, rows, model, training.statistics), series.num_nodes
+    facts = {"training": to_plain(training), "best_epoch": [0] * count, "best_loss": [None] * count}
+    return replace(table, metadata={**table.metadata, **facts})
 
 
 def recalibrate(table: RowTable, series: GraphSeries, *, batch: int = 64) -> RowTable:

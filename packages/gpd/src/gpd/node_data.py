@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpd.averages import BESIDE, at_steps, day_averages, other_days, unevenness
+from gpd.averages import BESIDE, at_steps, day_averages, num_days, other_days, unevenness
 from gpd.ego import Ego, Egos, ego_graphs, pad_egos
 from gpd.models.configs import NodeModelConfig, Statistics
 from gpd.models.spec import build_node_model, input_features
@@ -98,11 +98,14 @@ def make_part(
     added = [np.broadcast_to(added_channels(series, model)[:, None], (steps, nodes, model.clock_channels))]
     if averages is not None:
         own = series.known[:, :, 0]
-        usual = other_days(series, average_days) if leave_out else averages.numpy().T[None]
+        known_days = averages.numpy().T[None]
+        usual = other_days(series, average_days) if leave_out else known_days
         values = values.copy()
         values[:, :, 0] = np.where(own, values[:, :, 0] - at_steps(usual, series), 0.0)
         if model.unevenness:
-            added.append(at_steps(unevenness(usual), series, model.horizon + BESIDE)[:, :, None])
+            # A single day has no others, but it is as uneven as it is.
+            uneven = unevenness(known_days if num_days(series) == 1 else usual)
+            added.append(at_steps(uneven, series, model.horizon + BESIDE)[:, :, None])
     joined = np.concatenate([values, *added], axis=2).astype(np.float32)
     if known is not None:
         known = np.concatenate([known, np.ones((steps, nodes, model.added_channels), np.bool_)], axis=2)
