@@ -12,6 +12,7 @@ import pytest
 from benchmarks.gpd import quality, transfer
 from prompt_cities import city
 
+from gpd.presets import PRESETS
 from gpd.report import FINETUNED, GENERATED, MEAN, NEAREST, RANDOM, RIDGE, SCRATCH
 from stcore.configuration import differences
 from stcore.errors import UserError
@@ -69,6 +70,10 @@ def test_variants_differ_in_what_their_words_say(name: str) -> None:
         assert changed and all(path.startswith(("finetune.", "sampling.")) for path in changed)
     small = transfer.quickened(variant.config)
     assert (small.fit.max_steps, small.finetune.epochs, small.model.residual) == (2, 1, variant.config.model.residual)
+
+
+def test_what_was_chosen_is_a_preset() -> None:
+    assert differences(PRESETS["few-days"], transfer.VARIANTS["shared-small"].config) == []
 
 
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: str = "2 1") -> quality._Trial:
