@@ -83,7 +83,8 @@ def _model(kind: str) -> NodeModelConfig:
 FEW_DAYS = RunConfig(
     data=DataConfig(days=3),
     model=NodeModelConfig(
-        kind="mlp", residual="average", linear=True, unevenness=True, calendar="week", channels=16, layers=1, dropout=0.0
+        kind="mlp", residual="average", linear=True, unevenness=True, calendar="week", channels=16, layers=1,
+        dropout=0.0,
     ),
     pretrain=NodeTrainingConfig(
         epochs=20, learning_rate=2e-3, weight_decay=0.0, decay="cosine", loss="mae", split="chronological",
@@ -100,7 +101,7 @@ FEW_DAYS = RunConfig(
     ),
     evaluate=EvaluateConfig(scratch_rates=(5e-4, 2e-3, 8e-3)),
 )  # fmt: skip
-"""What did best on real cities of which three days are known (`benchmarks/gpd/quality.py`), in minutes on a processor."""
+"""What did best on real cities of which three days are known (`benchmarks/gpd/quality.py`); minutes on a processor."""
 
 DEMO = RunConfig(
     data=DataConfig(source=("simulated",), target="simulated", days=3),
