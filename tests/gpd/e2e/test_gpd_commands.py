@@ -232,6 +232,33 @@ def test_a_new_run_takes_over_node_models(
                        RowTable.read(trained / "pretrain/rows.safetensors").of("ash").rows)  # fmt: skip
 
 
+def test_a_table_of_rows_stands_in_for_training(
+    trained: Path, world: tuple[list[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """As those of the original do that `gpd convert` makes, whatever the nodes are called and options of training are."""
+    table = RowTable.read(trained / "pretrain/rows.safetensors")
+    file = tmp_path / "rows.safetensors"
+    replace(table, nodes=tuple(map(str, range(len(table)))), mean=None, std=None).write(file)
+    monkeypatch.setattr(gpd.pipeline, "pretrain", None)
+    answer(capsys, "train", *whole(world), "--pretrain.epochs", 9, "--init-from", file, "--run", tmp_path / "run")
+    found = RowTable.read(tmp_path / "run/pretrain/rows.safetensors")
+    assert torch.equal(found.rows, table.rows) and found.nodes == table.nodes
+    made = json.loads((tmp_path / "run/pretrain/ash/made.json").read_text())
+    assert made["facts"]["file"] == "rows.safetensors"
+    refusals = (
+        (replace(table, cities=("oak",) * len(table)), (), "rows of oak; expected some of ash, birch"),
+        (table.take(range(1, len(table))), (), "5 rows of ash; expected 6, one for each node"),
+        (table, ("--model.channels", 5), "expected those of the configuration, mlp; pass --preset or --model options"),
+    )
+    for number, (rows, words, said) in enumerate(refusals):
+        rows.write(tmp_path / f"{number}.safetensors")
+        line = refused(capsys, "train", *whole(world), *words, "--init-from", tmp_path / f"{number}.safetensors",
+                       "--run", tmp_path / f"refused-{number}")  # fmt: skip
+        assert f"{number}.safetensors: " in line and said in line
+        assert not (tmp_path / f"refused-{number}").exists()
+
+
 def test_predict_writes_names_times_and_units(
     trained: Path, world: tuple[list[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

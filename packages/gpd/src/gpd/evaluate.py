@@ -21,7 +21,7 @@ from gpd.data import Target
 from gpd.models.configs import NodeTrainingConfig
 from gpd.node_data import forecast
 from gpd.options import EvaluateOptions
-from gpd.pipeline import Pipeline, is_first, joined, write_config
+from gpd.pipeline import Pipeline, joined
 from gpd.prompts import Prompts, nearest_rows
 from gpd.records import Record
 from gpd.report import (
@@ -40,6 +40,7 @@ from gpd.report import (
     ordered,
 )
 from gpd.rows import RowTable
+from gpd.stage_files import is_first, write_config
 from gpd.stages import further
 from stcore.baselines_graphs import HistoricalAverage, Persistence, RidgeOnAverage, targets
 from stcore.cli import Outcome

@@ -17,10 +17,10 @@ from gpd.data import read_city
 from gpd.diffusion.trained import TrainedDiffusion
 from gpd.models.configs import NodeModelConfig
 from gpd.options import ConvertOptions
-from gpd.pipeline import write_config
 from gpd.presets import DEFAULT_PRESET, KNOWN
 from gpd.prompts import Prompts
 from gpd.rows import RowTable
+from gpd.stage_files import write_config
 from stcore.cli import Outcome, pick_preset
 from stcore.errors import UserError
 

@@ -13,19 +13,15 @@ A run is the directory of its diffusion training (`checkpoints/`, `metrics.jsonl
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import tomli_w
-import torch
-import torch.distributed
 from torch import Tensor
 
 from gpd.config import RunConfig
@@ -48,18 +44,18 @@ from gpd.pretrain import pretrain
 from gpd.prompts import Prompts, compute_prompts
 from gpd.records import BEGUN, NAME, Record, digest_of
 from gpd.rows import RowTable
+from gpd.stage_files import PROMPTS, ROWS, is_first, kept_cities, run_preset, started, told, wait, write, write_config
+from gpd.taking_over import NodeModels, models_to_take
 from gpd.train import train_diffusion
 from stcore.cli import run_config, run_of
-from stcore.configuration import read_toml, to_plain
+from stcore.configuration import to_plain
 from stcore.errors import Interrupted, UserError
-from stcore.files import write_atomically, write_refused
 from stcore.graphs import GraphSeries
 from stcore.training.loop import FitResult
 from stcore.training.ranks import make_accelerator, world_size
 from stcore.training.run import Run
 from stcore.training.starting import new_run, weights_file
 
-ROWS, PROMPTS, CITIES = "rows.safetensors", "prompts.safetensors", "cities"
 HARMLESS = ("fit.tensorboard", "fit.workers", "pretrain.group", "finetune.group", "sampling.batch")
 """What may differ when a run goes on: it changes no result."""
 Made = TypeVar("Made")
@@ -123,7 +119,7 @@ class Pipeline:
             quiet: show no progress.
             sources: the source cities, where they are at hand already.
             target: the target city, where it is at hand already.
-            init_from: another run, whose node models of the same cities, trained in the same way, are taken over.
+            init_from: what has node models already, see `gpd.taking_over`.
             sources_only: leave the target alone; it may not be there yet.
 
         Raises:
@@ -132,23 +128,16 @@ class Pipeline:
         found = cls(config, Run(Path()), device=device, quiet=quiet, sources=sources, target=target)
         found.look(sources_only=sources_only)
         accelerator = make_accelerator(device, config.fit.precision)
-        before = None if init_from is None else Run.reopen(run_of(init_from))
+        taken: list[NodeModels] = []
+        if init_from is not None:
+            records = {city.name: found.record_of(city) for city in found.sources}
+            taken = models_to_take(init_from, found.sources, config, records)
         found.run, found.preset = new_run(run, config, package="gpd", preset=preset, accelerator=accelerator), preset
-        if before is not None and is_first():
-            found._take_over(before)
+        if is_first():
+            for models in taken:
+                models.write(found.run.folder / "pretrain" / models.city)
         wait()
         return found
-
-    def _take_over(self, before: Run) -> None:
-        """Copy the node models of cities that another run has trained in the same way."""
-        for city in self.sources:
-            folder = before.folder / "pretrain" / city.name
-            known = Record.read(folder)
-            if known is not None and not known.changes(self._pretrain_record({"city": digest(city)})):
-                place = self.run.folder / "pretrain" / city.name
-                place.mkdir(parents=True)
-                for name in (ROWS, "config.toml", NAME):
-                    shutil.copyfile(folder / name, place / name)
 
     @classmethod
     def open(
@@ -222,8 +211,12 @@ class Pipeline:
                 device=self.device, quiet=self.quiet, nodes=chosen_nodes(city, config.data.nodes),
             )), folder / ROWS)  # fmt: skip
 
-        record = self._pretrain_record({"city": digest(city)})
-        return RowTable.read(self._stage(record, make, folder=self.run.folder / "pretrain" / city.name) / ROWS)
+        folder = self.run.folder / "pretrain" / city.name
+        return RowTable.read(self._stage(self.record_of(city), make, folder=folder) / ROWS)
+
+    def record_of(self, city: GraphSeries) -> Record:
+        """Return what the node models of a source city are made from."""
+        return self._pretrain_record({"city": digest(city)})
 
     def _pretrain_record(self, inputs: Mapping[str, str]) -> Record:
         parts = {"model": plain(self.config.model, "model"), "pretrain": plain(self.config.pretrain, "pretrain")}
@@ -398,52 +391,9 @@ class Pipeline:
                 (self.run.folder / "evaluate" / NAME).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def told(path: Path) -> Generator[None]:
-    """Turn what a disk refuses into one line."""
-    try:
-        yield
-    except OSError as error:
-        raise write_refused(path, error) from error
-
-
 def plain(config: Any, section: str) -> dict[str, Any]:
     """Return a part of the configuration as plain values, without what changes no result."""
     return {key: value for key, value in to_plain(config).items() if f"{section}.{key}" not in HARMLESS}
-
-
-def started(folder: Path) -> Path | None:
-    """Return the folder of a training that has a checkpoint to go on from; one that has none yet is cleared away."""
-    if any((folder / "checkpoints").glob("step-*.safetensors")):
-        return folder
-    wait()
-    if is_first():
-        shutil.rmtree(folder, ignore_errors=True)
-    wait()
-    return None
-
-
-def write(result: RowTable | Prompts, path: Path) -> None:
-    """Write a result, on the first process."""
-    if is_first():
-        result.write(path)
-
-
-def write_config(config: RunConfig, folder: Path, *, preset: str = "") -> None:
-    """Write the configuration that a stage, or a run of the preset `preset`, is done with."""
-    facts = {"preset": preset, **to_plain(config)} if preset else to_plain(config)
-    write_atomically(folder / "config.toml", [tomli_w.dumps(facts).encode()])
-
-
-def is_first() -> bool:
-    """Return whether this is the first of several processes, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def wait() -> None:
-    """Wait until every process has come here."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -467,13 +417,3 @@ def joined(parts: Sequence[Prompts], like: Prompts) -> Prompts:
         nodes=tuple(node for part in parts for node in part.nodes),
         metadata=like.metadata,
     )
-
-
-def run_preset(folder: Path) -> str:
-    """Return the preset that a run was begun with."""
-    return str(read_toml(folder / "config.toml").get("preset") or "custom")
-
-
-def kept_cities(run: Run) -> dict[str, GraphSeries]:
-    """Return the cities that were handed over in memory, by name; the run keeps them."""
-    return {path.stem: GraphSeries.read(path) for path in sorted((run.folder / CITIES).glob("*.npz"))}

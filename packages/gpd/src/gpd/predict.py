@@ -20,8 +20,9 @@ from numpy import ndarray
 from gpd.data import read_city, training_part
 from gpd.node_data import forecast, table_for
 from gpd.options import PredictOptions, stage_config
-from gpd.pipeline import ROWS, Pipeline, kept_cities
+from gpd.pipeline import Pipeline
 from gpd.rows import RowTable
+from gpd.stage_files import ROWS, kept_cities
 from stcore.cli import Outcome, run_of
 from stcore.errors import UserError
 from stcore.files import write_atomically

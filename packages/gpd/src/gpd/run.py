@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from gpd.config import RunConfig
 from gpd.options import stage_config
-from gpd.pipeline import CITIES, Pipeline
+from gpd.pipeline import Pipeline
 from gpd.predict import Forecast, Forecaster
 from gpd.rows import RowTable
+from gpd.stage_files import CITIES
 from stcore.errors import UserError
 from stcore.graphs import GraphSeries
 from stcore.training.run import Run

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from gpd.config import RunConfig
 from gpd.options import LaterOptions, StageOptions, stage_config
-from gpd.pipeline import HARMLESS, PROMPTS, ROWS, Pipeline
+from gpd.pipeline import HARMLESS, Pipeline
 from gpd.presets import DEFAULT_PRESET
 from gpd.rows import RowTable
+from gpd.stage_files import PROMPTS, ROWS
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.errors import UserError
 
