@@ -236,7 +236,7 @@ def test_a_table_of_rows_stands_in_for_training(
     trained: Path, world: tuple[list[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """As those of the original do that `gpd convert` makes, whatever the nodes are called and options of training are."""
+    """Whatever its nodes are called, and whatever the options of training are."""
     table = RowTable.read(trained / "pretrain/rows.safetensors")
     file = tmp_path / "rows.safetensors"
     replace(table, nodes=tuple(map(str, range(len(table)))), mean=None, std=None).write(file)
