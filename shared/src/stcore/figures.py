@@ -358,6 +358,8 @@ def _canvas_with_ticks(rows: int) -> tuple[Figure, tuple[Axes, Axes]]:
 def training_curves(log: str | Path, *, title: str = "Training") -> Figure:
     """Draw the losses of a run from its `metrics.jsonl`: one panel for each loss term, training beside validation.
 
+    A term that never was anything but 0 gets none.
+
     Args:
         log: the file; one JSON object a line with `step` and values such as `train/loss` and `val/loss`.
         title: the title.
@@ -366,8 +368,10 @@ def training_curves(log: str | Path, *, title: str = "Training") -> Figure:
         UserError: a line that is no JSON object, or no loss in the file.
     """
     series = _read_series(Path(log))
+    moved = {name for name, points in series.items() if any(value != 0.0 for _, value in points)}
     terms = sorted(
-        {name.split("/", 1)[1] for name in series}, key=lambda term: (term != "loss", term == "learning_rate", term)
+        {name.split("/", 1)[1] for name in moved or series},
+        key=lambda term: (term != "loss", term == "learning_rate", term),
     )[:5]
     figure, axes = canvas(height=1.0 + 1.75 * len(terms), rows=len(terms), width=5.2)
     for axis, term in zip(axes, terms, strict=True):

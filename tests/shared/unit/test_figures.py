@@ -122,6 +122,15 @@ def test_a_failed_save_keeps_the_old_figure(tmp_path, monkeypatch):
     assert path.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_loss_that_always_is_0_gets_no_panel(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    lines = [{"step": step, "train/loss": 1.0 / step, "train/auxiliary": 0.0, "val/auxiliary": 0} for step in (1, 2)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [axis.get_ylabel() for axis in figures.training_curves(log).axes] == ["loss"]
+    log.write_text('{"step": 1, "train/loss": 0.0}\n')
+    assert len(figures.training_curves(log).axes) == 1
+
+
 def test_wrong_suffix_and_wrong_logs_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"suffix '\.gif'; expected \.png, \.pdf or \.svg"):
         figures.save_figure(figures.pit_histogram(np.ones(5)), tmp_path / "pit.gif")
