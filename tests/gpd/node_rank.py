@@ -15,16 +15,23 @@ from node_worlds import MODELS, SHORT, city, name_of
 
 from gpd.pretrain import pretrain
 
-CHOSEN = (MODELS[0], MODELS[1], MODELS[4])
-TRAINING = replace(SHORT, batch=64)
+_TRAINING = replace(SHORT, batch=64)
+CASES = {
+    **{name_of(model): (model, _TRAINING) for model in (MODELS[0], MODELS[1], MODELS[4])},
+    "shared": (
+        replace(MODELS[4], linear=True, unevenness=True),
+        replace(_TRAINING, shared_epochs=1, choose="together", loss="mae"),
+    ),
+}
+"""Models and how they are trained."""
 
 
 def main(folder: Path) -> None:
     """Train each model on all processes."""
     found = {}
-    for model in CHOSEN:
-        table = pretrain(city(), model, TRAINING, run=folder / name_of(model), device="cpu", quiet=True)
-        found[name_of(model)] = {"rows": table.rows, "best": torch.tensor(table.metadata["best_epoch"]), **table.states}
+    for name, (model, training) in CASES.items():
+        table = pretrain(city(), model, training, run=folder / name, device="cpu", quiet=True)
+        found[name] = {"rows": table.rows, "best": torch.tensor(table.metadata["best_epoch"]), **table.states}
     torch.save(found, folder / f"{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from node_rank import CHOSEN, TRAINING
-from node_worlds import city, name_of
+from node_rank import CASES
+from node_worlds import city
 
-from gpd.models.configs import NodeModelConfig
 from gpd.pretrain import pretrain
 from stcore.training.run import Run
 
@@ -36,15 +35,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str,
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("model", CHOSEN, ids=name_of)
-def test_two_processes_train_as_one(
-    model: NodeModelConfig, both: tuple[Path, list[dict[str, Any]]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_train_as_one(case: str, both: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     folder, found = both
-    first, second = (rank[name_of(model)] for rank in found)
-    alone = pretrain(city(), model, TRAINING, run=tmp_path / "run", device="cpu", quiet=True)
+    first, second = (rank[case] for rank in found)
+    model, training = CASES[case]
+    alone = pretrain(city(), model, training, run=tmp_path / "run", device="cpu", quiet=True)
     expected = {"rows": alone.rows, "best": torch.tensor(alone.metadata["best_epoch"]), **alone.states}
     for name, value in expected.items():
         assert torch.equal(first[name], second[name]), name
         assert float((first[name] - value).abs().max()) <= 1e-5, name
-    assert Run(folder / name_of(model)).steps() == Run(tmp_path / "run").steps()
+    assert Run(folder / case).steps() == Run(tmp_path / "run").steps()
