@@ -194,8 +194,9 @@ VARIANTS: dict[str, Variant] = {
         "the same, the nodes of a source as one for half of the epochs", absolute=True, shared=10, calendar="week",
         **_SMALL,
     ),
-    "shared": _uneven(
-        "the same, with v_STGCN5", absolute=True, shared=10, calendar="week"
+    "shared-change": _uneven(
+        "change from the last value, time of day, the rest as before", absolute=True, shared=10, calendar="day",
+        residual="persistence", unevenness=False, **_SMALL,
     ),
     "absolute": _ABSOLUTE,
     "absolute-slow": _later(

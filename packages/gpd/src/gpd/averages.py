@@ -34,8 +34,8 @@ def other_days(series: GraphSeries, days: int = 0) -> Averages:
     """Return for each day of a series the averages by time of day over other days.
 
     An average that holds the reading itself makes deviations smaller than those from a coming day will be, the more so
-    the fewer days there are. Of a single day, the mean of the readings beside each stands in, which is good for scales
-    and for nothing else: it knows what comes next.
+    the fewer days there are. Of a single day, the mean of the readings within an hour of each stands in, which is good
+    for scales and for nothing else: it knows what comes next.
 
     Args:
         series: the series.
@@ -43,19 +43,20 @@ def other_days(series: GraphSeries, days: int = 0) -> Averages:
     """
     sums, counts = _by_day(series)
     if len(sums) == 1:
-        sums, counts = (_beside(found) - found for found in (sums, counts))
+        hour = max(series.steps_per_day // 24, BESIDE)
+        sums, counts = (_beside(found, hour) - found for found in (sums, counts))
         return _means(sums, counts)
     return _means(_others(sums, days), _others(counts, days))
 
 
 def unevenness(averages: Averages) -> Averages:
     """Return by how much each average is above the mean of itself and those beside it, in native units."""
-    return averages - _beside(averages) / (2 * BESIDE + 1)
+    return averages - _beside(averages, BESIDE) / (2 * BESIDE + 1)
 
 
-def _beside(values: NDArray[Any]) -> NDArray[Any]:
-    """Return sums over each time of day and those beside it."""
-    return np.sum([np.roll(values, step, axis=1) for step in range(-BESIDE, BESIDE + 1)], axis=0)
+def _beside(values: NDArray[Any], reach: int) -> NDArray[Any]:
+    """Return sums over each time of day and those beside it, `reach` on either side."""
+    return np.sum([np.roll(values, step, axis=1) for step in range(-reach, reach + 1)], axis=0)
 
 
 def at_steps(averages: Averages, series: GraphSeries, ahead: int = 0) -> Float64[ndarray, "time node"]:
