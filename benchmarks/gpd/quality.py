@@ -97,6 +97,7 @@ class _Trial:
     def __init__(self, name: str, quick: bool, folder: Path, days: str, seeds: str) -> None:
         subject = SUBJECTS[name]
         self.name, self.quick, self.folder = name, quick, folder
+        self.headline = subject.days[0]
         self.days = tuple(map(int, days.split())) or (subject.days[:1] if quick else subject.days)
         self.seeds = tuple(map(int, seeds.split())) or tuple(range(1 if quick else subject.seeds))
         self.cities = subject.cities(quick)
@@ -123,9 +124,11 @@ class _Trial:
         self, variant: str, target: GraphSeries, sources: Sequence[GraphSeries], *, days: int, seed: int, role: str
     ) -> Row:
         shared = VARIANTS[variant].later_of or variant
-        folder = self.folder / f"{role}-{shared}-{seed}"
-        kept = folder / f"result-{variant}-{days}.json"
         config = self.configuration(variant, sources, target, days, seed)
+        # Node models of the sources that know averages as uncertain as the target's are others for each number of days.
+        apart = f"-{days}d" if config.pretrain.average_days and days != self.headline else ""
+        folder = self.folder / f"{role}-{shared}-{seed}{apart}"
+        kept = folder / f"result-{variant}-{days}.json"
         about = {"case": f"{self.name} {role} {variant} {days} d seed {seed}", "set": self.name, "role": role,
                  "variant": variant, "words": VARIANTS[variant].words, "target": target.name, "days": days,
                  "seed": seed, "config": options(config)}  # fmt: skip
@@ -151,6 +154,8 @@ class _Trial:
         config = VARIANTS[variant].config
         names = tuple(city.name for city in sources)
         config = replace(config, seed=seed, data=replace(config.data, source=names, target=target.name, days=days))
+        if config.pretrain.average_days:
+            config = replace(config, pretrain=replace(config.pretrain, average_days=days))
         return quickened(config) if self.quick else config
 
     def pipeline(
@@ -160,7 +165,7 @@ class _Trial:
         """Begin a run, or go on with it; another number of days shares its node models and its diffusion model."""
         if not (folder / "config.toml").exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            before = self.relative(folder, variant, config.seed)
+            before = None if folder.name.endswith("d") else self.relative(folder, variant, config.seed)
             found = Pipeline.start(config, run=folder, preset="quality", device="cpu", quiet=True, sources=sources,
                                    target=target, init_from=before)  # fmt: skip
         else:
