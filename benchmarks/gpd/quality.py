@@ -139,7 +139,7 @@ class _Trial:
                     f"{kept}: made with other options; expected the same; remove {folder} or name "
                     "another with --option runs=FOLDER"
                 )
-            return row
+            return {**row, "words": about["words"]}
         begin = time.monotonic()
         pipeline = self.pipeline(folder, variant, config, sources, target, role)
         rows = gather(pipeline)

@@ -148,7 +148,7 @@ _UNEVEN = Variant(
         sampling=replace(_LINEAR.config.sampling, draws=8),
         finetune=replace(_LINEAR.config.finetune, learning_rate=3e-4, choose="together"),
     ),
-    "the same, told how uneven averages are; mean of eight draws, tuned as long as all together gain",
+    "linear, told how uneven averages are; mean of eight draws, tuned as long as all together gain",
 )
 
 
@@ -177,25 +177,25 @@ VARIANTS: dict[str, Variant] = {
     "change-day": _models("change from the last value, time of day", residual="persistence", calendar="day"),
     "uncertain": _UNCERTAIN,
     "uncertain-slow": _later(
-        _UNCERTAIN, "the same, tuned at a third of the rate", "uncertain",
+        _UNCERTAIN, "uncertain, tuned at a third of the rate", "uncertain",
         finetune=replace(_UNCERTAIN.config.finetune, learning_rate=3e-4),
     ),
     "linear": _LINEAR,
     "linear-slow": _later(
-        _LINEAR, "the same, tuned at a tenth of the rate", "linear",
+        _LINEAR, "linear, tuned at a tenth of the rate", "linear",
         finetune=replace(_LINEAR.config.finetune, learning_rate=1e-4),
     ),
     "uneven": _UNEVEN,
-    "uneven-week": _uneven("the same, time of week", calendar="week"),
-    "uneven-small": _uneven("the same, perceptron without graph", **_SMALL),
-    "uneven-small-week": _uneven("the same, perceptron without graph, time of week", calendar="week", **_SMALL),
-    "uneven-small-absolute": _uneven("the same, absolute errors", absolute=True, calendar="week", **_SMALL),
+    "uneven-week": _uneven("uneven, time of week", calendar="week"),
+    "uneven-small": _uneven("uneven, perceptron without graph", **_SMALL),
+    "uneven-small-week": _uneven("uneven-small, time of week", calendar="week", **_SMALL),
+    "uneven-small-absolute": _uneven("uneven-small-week, absolute errors", absolute=True, calendar="week", **_SMALL),
     "shared-small": _uneven(
-        "the same, the nodes of a source as one for half of the epochs", absolute=True, shared=10, calendar="week",
-        **_SMALL,
+        "uneven-small-absolute, the nodes of a source as one for half of the epochs", absolute=True, shared=10,
+        calendar="week", **_SMALL,
     ),
     "shared-change": _uneven(
-        "change from the last value, time of day, the rest as before", absolute=True, shared=10, calendar="day",
+        "shared-small, but change from the last value, and time of day", absolute=True, shared=10, calendar="day",
         residual="persistence", unevenness=False, **_SMALL,
     ),
     "absolute": _ABSOLUTE,

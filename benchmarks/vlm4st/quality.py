@@ -28,7 +28,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from benchmarks.tables import markdown, provenance
@@ -76,13 +76,14 @@ class Subject:
     stride: int = 1
     grid: tuple[int, int] | None = None
     """Of the model, where that of the data would take too long."""
+    residual: Literal["damped", "linear"] = "linear"
 
     @property
     def words(self) -> str:
         """What the budget is spent on."""
         grid = "grid of the data" if self.grid is None else f"grid {self.grid[0]}x{self.grid[1]}"
         stride = f", every {self.stride}. window" if self.stride > 1 else ""
-        return f"{grid}, {self.epochs} epochs{stride}, batches of {self.batch}"
+        return f"{grid}, {self.epochs} epochs{stride}, batches of {self.batch}, start {self.residual}"
 
 
 SETS = {
@@ -91,8 +92,16 @@ SETS = {
     "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
 }
 TRIALS = {
-    "era5": (Subject(frames=12, epochs=3, batch=8, grid=(17, 25)), SETS["era5"]),
-    "taxi": (Subject(frames=6, epochs=1, batch=4, stride=8), SETS["taxi"]),
+    "era5": (
+        Subject(frames=12, epochs=3, batch=8, grid=(17, 25), residual="damped"),
+        replace(SETS["era5"], residual="damped"),
+        SETS["era5"],
+    ),
+    "taxi": (
+        Subject(frames=6, epochs=1, batch=4, stride=8, residual="damped"),
+        replace(SETS["taxi"], residual="damped"),
+        SETS["taxi"],
+    ),
 }
 """Ways to spend the five minutes, seed 0."""
 STEPS = {"days and others": 260, "days alone": 260, "zero-shot": 260, "adapters": 130, BACKBONE: 260}
@@ -103,7 +112,8 @@ def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfi
     """Return the run of `small` on one set, with the budget of the set by default."""
     subject, small = subject or SETS[name], PRESETS["small"]
     data = replace(small.data, **PLACES[name], split=SPLIT, batch=subject.batch, stride=subject.stride)
-    model = replace(small.model, T=subject.frames, T_out=subject.frames)
+    head = replace(small.model.prediction_head, residual=subject.residual)
+    model = replace(small.model, T=subject.frames, T_out=subject.frames, prediction_head=head)
     if subject.grid is not None:
         model = replace(model, H=subject.grid[0], W=subject.grid[1])
     fit = replace(small.fit, epochs=subject.epochs, patience=0, ema_decay=0.99, checkpoint_every=25)
@@ -272,8 +282,9 @@ def _tried(name: str, number: int, subject: Subject, folder: Path, *, quick: boo
     config = headline(name, 0, subject)
     if quick:
         config = replace(config, fit=replace(config.fit, max_steps=2))
-    seconds = _train(config, folder / f"trial-{name}-{number}")
-    lines = (folder / f"trial-{name}-{number}" / "metrics.jsonl").read_text().splitlines()
+    run = folder / (_label("headline", name, "small", 0) if subject == SETS[name] else f"trial-{name}-{number}")
+    seconds = _train(config, run)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
     errors = [found["val/real_mae"] for found in map(json.loads, lines) if "val/real_mae" in found]
     return {"case": f"trial {name} {subject.words}", "group": "trials", "set": name, "words": subject.words,
             "mae": min(errors), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
@@ -287,7 +298,7 @@ def _scored(group: str, name: str, model: str, config: TrainConfig, folder: Path
 
     if quick:
         config = replace(config, fit=replace(config.fit, max_steps=2))
-    label = f"{group}-{name}-{model}-{config.seed}".replace(" ", "_").replace(",", "")
+    label = _label(group, name, model, config.seed)
     seconds = _train(config, folder / label)
     forecaster = Forecaster.load(folder / label, device="cpu")
     sources = sources_of(read_datasets(config.data), config.data, WindowShape.of(forecaster.config.model),
@@ -304,6 +315,11 @@ def _scored(group: str, name: str, model: str, config: TrainConfig, folder: Path
         if who != MODEL:
             case = f"{group} {name} {who} ({len(sources)})"
             yield {"case": case, "forecaster": who, "naive": True, **_figures(errors), **about}
+
+
+def _label(group: str, name: str, model: str, seed: int) -> str:
+    """Return the name of the folder of a run."""
+    return f"{group}-{name}-{model}-{seed}".replace(" ", "_").replace(",", "")
 
 
 def _figures(errors: Row) -> Row:

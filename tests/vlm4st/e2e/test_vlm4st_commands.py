@@ -179,7 +179,7 @@ def test_export_is_checked_against_eager(
 def test_anomalies_are_forecast_as_they_are_scored(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--data.anomalies", "day", "--model.prediction-head.residual", "damped")
+    words = ("--data.anomalies", "day", "--model.prediction-head.residual", "linear")
     assert run("train", *SMALL, *words, "--data", source, "--run", tmp_path / "run") == 0
     found = answer(capsys, "evaluate", tmp_path / "run", "--no-figures")["data_sets"]["flows"]
     out = tmp_path / "all.npz"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from flow_runs import LORA, SMALL
@@ -16,10 +17,11 @@ from stcore.errors import UserError
 from vlm4st.backbone import content_hash, frozen_blocks, frozen_tensors, reference_to
 from vlm4st.cli import PROGRAM
 from vlm4st.config import FewShotConfig, LossConfig, ScheduleConfig, TrainConfig
+from vlm4st.mixing import Mixture
 from vlm4st.objective import Objective, error_sums, means_of, total_loss
 from vlm4st.presets import PRESETS
 from vlm4st.schedules import epoch_rate, step_rate
-from vlm4st.train import decays, make_model, make_optimiser
+from vlm4st.train import decays, make_model, make_optimiser, start_linear
 from vlm4st.watching import Board, Seen, real_errors
 
 
@@ -146,6 +148,37 @@ def test_damped_residual_starts_from_persistence_and_learns_a_share_of_each_lead
     assert shares.grad is not None and (shares.grad < 0).all()  # less of the last frame would do
 
 
+def test_linear_residual_starts_from_the_map_that_fits_best() -> None:
+    model = make_model(settings("--model.prediction-head.residual", "linear"))
+    x, stamps = torch.rand(2, 3, 4, 6), torch.zeros(2, 3, 2, dtype=torch.int64)
+    torch.testing.assert_close(
+        Objective(model).eval()(x, stamps).forecast, x[:, -1:].expand(-1, 2, -1, -1), msg="no data, no map"
+    )
+    truth = torch.tensor([[0.0, -0.5, 1.4], [0.2, 0.0, 0.3]])
+    history = torch.randn(40, 3, 4, 6)
+    future = torch.einsum("ht,btrc->bhrc", truth, history)
+    mask = torch.ones(40, 2, 4, 6, dtype=torch.bool)
+    mask[:, 1, 0] = False
+    future[:, 1, 0] = 1e6
+
+    class Batches(Mixture):
+        def order(self, epoch):
+            return [np.arange(20), np.arange(20, 40)]
+
+        def load(self, epoch, ids):
+            return {"x": history[ids], "target": future[ids], "mask": mask[ids]}
+
+    start_linear(model, Batches(parts=(), size=20, seed=0))
+    carry = model.prediction_head.carry
+    assert carry is not None
+    torch.testing.assert_close(carry.detach(), truth, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(
+        Objective(model).eval()(history[:2], stamps).forecast[:, 0], future[:2, 0], atol=1e-2, rtol=1e-2
+    )
+    model.prediction_head(torch.randn(2, 5, 16), torch.randn(2, 3, 4, 6, 8), x).sum().backward()
+    assert carry.grad is not None and not decays("prediction_head.carry", carry)
+
+
 def test_errors_count_masked_cells_only() -> None:
     forecast, target = torch.ones(1, 2, 2, 2), torch.zeros(1, 2, 2, 2)
     mask = torch.tensor([[True, False], [True, True]]).expand(1, 2, 2, 2)
@@ -179,7 +212,7 @@ def test_presets_start_from_persistence_and_are_written_and_read_back(name: str,
     config = PRESETS[name]
     assert from_plain(TrainConfig, to_plain(config), where=name) == config
     head = config.model.prediction_head
-    assert (head.residual, head.output_refine) == ("damped" if name == "small" else "last", "residual")
+    assert (head.residual, head.output_refine) == ("linear" if name == "small" else "last", "residual")
 
 
 def test_few_shot_settings_are_checked() -> None:

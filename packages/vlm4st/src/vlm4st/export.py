@@ -45,8 +45,8 @@ class Exported(nn.Module):
             forecast = forecast.clamp(-1.0, 1.0)
         forecast = self.resizing.to_native(forecast)
         if not (self.resizing.same or self.resizing.pads):
-            last = (2.0 * (history - start) / span - 1.0)[:, -1]
-            finer = last - self.resizing.to_native(self.resizing.to_model(last))
+            known = 2.0 * (history - start) / span - 1.0
+            finer = known - self.resizing.to_native(self.resizing.to_model(known))
             head = self.model.get_submodule("prediction_head")
             assert isinstance(head, PredictionHead)
             if (carried := head.carried(finer)) is not None:

@@ -168,10 +168,10 @@ class PartBatches:
         """Return history and future in units and on the grid of the data; NaN where there are none."""
         return torch.from_numpy(np.ascontiguousarray(self.samples.windows.load(self.samples.ids[ids])))
 
-    def finer(self, ids: Indices, space: Space) -> Float32[Tensor, "sample 1 row column"] | None:
-        """Return what the model's grid cannot hold of the last known frame, see `Space.finer`."""
-        last, clock = slice(self.samples.history - 1, self.samples.history), self.clock(ids)
-        return space.finer(self.native(ids)[:, last], self.channel(ids), None if clock is None else clock[:, last])
+    def finer(self, ids: Indices, space: Space) -> Float32[Tensor, "sample time row column"] | None:
+        """Return what the model's grid cannot hold of the known frames, see `Space.finer`."""
+        known, clock = slice(self.samples.history), self.clock(ids)
+        return space.finer(self.native(ids)[:, known], self.channel(ids), None if clock is None else clock[:, known])
 
     def ahead(self, ids: Indices) -> Int64[ndarray, "sample horizon 2"] | None:
         """Return the clock of every frame of the future, where it is known."""

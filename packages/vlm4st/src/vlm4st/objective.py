@@ -39,20 +39,20 @@ class Made(NamedTuple):
     """What the model's parts made of the input, where somebody watches."""
 
 
-def carried(model: nn.Module, frame: Float[Tensor, "batch 1 row column"] | None) -> Tensor | None:
-    """Return what forecasts hold of a last known frame, or of what the model's grid could not hold of it.
+def carried(model: nn.Module, frames: Float[Tensor, "batch time row column"] | None) -> Tensor | None:
+    """Return what forecasts hold of known frames, or of what the model's grid could not hold of them.
 
     Args:
         model: an `Objective`, or what wraps it.
-        frame: that frame; None where there is none to speak of.
+        frames: these frames; None where there is nothing to speak of.
     """
     head = next(part for part in model.modules() if isinstance(part, PredictionHead))
-    if frame is None:
+    if frames is None:
         return None
     with torch.no_grad():
         device = next(head.parameters()).device
-        found = head.carried(frame[:, 0].to(device))
-    return None if found is None else found.to(frame.device)
+        found = head.carried(frames.to(device))
+    return None if found is None else found.to(frames.device)
 
 
 class Objective(Forwarded):

@@ -172,7 +172,7 @@ class Forecaster:
         scaled, _ = known.space.to_model(history, which, clock)
         made = self.run(scaled, None if clock is None else torch.from_numpy(slots_of(clock)))
         ahead = None if clock is None else extended(clock, self.history + self.horizon)[:, self.history :]
-        finer = known.space.finer(history[:, -1:], which, None if clock is None else clock[:, -1:])
+        finer = known.space.finer(history, which, clock)
         return known.space.to_native(made.forecast.float().cpu(), which, ahead, finer=carried(self.model, finer),
                                      clamp=self.config.evaluate.clamp)  # fmt: skip
 

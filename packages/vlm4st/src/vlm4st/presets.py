@@ -66,7 +66,7 @@ _SMALL = TrainConfig(
             lora_rank=8,
             lora_alpha=16.0,
         ),
-        prediction_head=replace(_HEAD, hidden_dim=32, residual="damped"),
+        prediction_head=replace(_HEAD, hidden_dim=32, residual="linear"),
     ),
     fit_grid=True,
     optimiser=OptimiserConfig(learning_rate=1e-3),
@@ -128,7 +128,7 @@ PRESETS: dict[str, TrainConfig] = {
 DEMO = replace(
     _TINY,
     data=replace(_TINY.data, source=("crowd-flow",), anomalies="week"),
-    model=replace(_TINY.model, prediction_head=replace(_TINY.model.prediction_head, residual="damped")),
+    model=replace(_TINY.model, prediction_head=replace(_TINY.model.prediction_head, residual="linear")),
     fit=replace(_TINY.fit, epochs=2, checkpoint_every=50),
 )
 """The run of `vlm4st demo`."""

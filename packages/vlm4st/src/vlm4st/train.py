@@ -34,6 +34,8 @@ from vlm4st.watching import Board, real_errors
 if TYPE_CHECKING:
     from vlm4st.models.vlm4st import VLM4ST  # brings timm and transformers, which a look at the data need not wait for
 
+FITTED, RIDGE = 512, 1e-4
+"""Samples that a linear start is fitted on, and its ridge as a share of the mean square."""
 HARMLESS = ("fit.tensorboard", "fit.workers", "backbone.shard", "backbone.checkpointing", "data.cache")
 """What may differ when a run goes on."""
 
@@ -81,6 +83,8 @@ def train(
     reference = reference_to(model, config.model.vlm.pretrained_path)
     if checkpoint is not None:
         check_frozen(model, Reference.of(checkpoint), where=reference.file or str(checkpoint.path))
+    if checkpoint is None and start is None:
+        start_linear(model, batches)
     objective = prepare(model, config)
     if start is not None:
         load_weights(objective, start)
@@ -181,6 +185,33 @@ def make_model(config: TrainConfig, *, load_backbone: bool = True) -> VLM4ST:
     return model
 
 
+def start_linear(model: VLM4ST, batches: Mixture) -> None:
+    """Let a model that adds to a linear map of the history start from the one that fits training samples best.
+
+    Ridge regression over cells that count, of the batches of the first epoch up to `FITTED` samples.
+    """
+    carry = model.prediction_head.carry
+    if carry is None:
+        return
+    leads, lags = carry.shape
+    inside, across, seen = torch.zeros(lags, lags).double(), torch.zeros(leads, lags).double(), 0
+    for ids in batches.order(0):
+        batch = batches.load(0, ids)
+        x, y = batch["x"].double(), batch["target"].double()
+        mask = batch.get("mask")
+        counted = torch.ones_like(y) if mask is None else mask.expand_as(y).double()
+        # A cell counts where all of its future does.
+        whole = counted.amin(dim=1, keepdim=True)
+        inside += torch.einsum("bthw,bshw->ts", x * whole, x)
+        across += torch.einsum("bthw,bshw->ts", y * whole, x)
+        seen += len(ids)
+        if seen >= FITTED:
+            break
+    ridge = RIDGE * inside.diagonal().mean().clamp_min(1e-12) * torch.eye(lags).double()
+    with torch.no_grad():
+        carry.copy_(torch.linalg.solve(inside + ridge, across, left=False))
+
+
 def prepare(model: VLM4ST, config: TrainConfig) -> Objective:
     """Return what training calls."""
     objective = Objective(model, config.backbone)
@@ -202,8 +233,8 @@ def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
                 betas=(options.beta1, options.beta2), fused=True)  # fmt: skip
 
 
-UNDECAYED = ("embed", "token", "prototypes", "queries", "pos_encoding", "latent")
-"""Parts of the names of parameters that are looked up or added, not multiplied with."""
+UNDECAYED = ("embed", "token", "prototypes", "queries", "pos_encoding", "latent", "carry")
+"""Parts of the names of parameters that are looked up or added, not multiplied with, or that start from a fit."""
 
 
 def decays(name: str, parameter: Tensor) -> bool:

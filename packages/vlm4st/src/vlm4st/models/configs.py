@@ -260,14 +260,15 @@ class PredictionHeadConfig:
     """Channels of the forecast."""
     output_refine: Refine = "reference"
     """Last stage: the original's, which training is hostage to; that one as a correction; or none."""
-    residual: Literal["none", "last", "damped"] = "none"
+    residual: Literal["none", "last", "damped", "linear"] = "none"
     """Forecast the field, or what is added to the last known frame, so that an untrained model forecasts persistence;
-    or to a learnt share of that frame for each lead time."""
+    or to a learnt share of that frame for each lead time; or to a linear map of each cell's history, the same for all
+    cells, which training starts from as it fits the training part best."""
 
     def __post_init__(self) -> None:
         section = "prediction_head."
         _choice(self, section, "output_refine", get_args(Refine))
-        _choice(self, section, "residual", ("none", "last", "damped"))
+        _choice(self, section, "residual", ("none", "last", "damped", "linear"))
         _positive(self, section, "hidden_dim", "output_channels")
         _require(self.hidden_dim % 4 == 0, "prediction_head.hidden_dim", self.hidden_dim, "a multiple of 4")
         alone = self.residual == "none" or self.output_channels == 1

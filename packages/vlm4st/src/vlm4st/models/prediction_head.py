@@ -81,6 +81,9 @@ class PredictionHead(nn.Module):
         self.shares: nn.Parameter | None = None
         if form.residual == "damped":
             self.shares = nn.Parameter(torch.zeros(config.T_out))  # what is lacking to the whole, by the pace
+        self.carry: nn.Parameter | None = None
+        if form.residual == "linear":
+            self.carry = nn.Parameter(torch.eye(config.T)[-1:].repeat(config.T_out, 1))
         self._start_calm()
 
     def _start_calm(self) -> None:
@@ -99,14 +102,14 @@ class PredictionHead(nn.Module):
         self,
         embeddings: Float[Tensor, "batch token vlm"],
         fused: Map,
-        last: Float[Tensor, "batch height width"] | None = None,
+        history: Float[Tensor, "batch time height width"] | None = None,
     ) -> Float[Tensor, "batch horizon height width channel"]:
         """Return the forecast.
 
         Args:
             embeddings: of the backbone.
             fused: the fused map.
-            last: last known frame, which `residual` adds to.
+            history: known frames, which `residual` adds to.
         """
         latent = torch.cat([self._decoded(embeddings), self._features(fused)], dim=1)
         keep = not (self.recompute and self.training)
@@ -114,17 +117,21 @@ class PredictionHead(nn.Module):
         if self.output_refine is not None:
             refined = self.output_refine(field)
             field = refined if self.form.output_refine == "reference" else field + refined
-        if last is not None and (carried := self.carried(last)) is not None:
+        if history is not None and (carried := self.carried(history)) is not None:
             field = field + carried[:, None]
         return rearrange(field, "batch channel horizon h w -> batch horizon h w channel")
 
-    def carried(self, last: Float[Tensor, "batch row column"]) -> Float[Tensor, "batch #horizon row column"] | None:
-        """Return what forecasts hold of the last known frame (`residual`), or of a part of it; None for nothing."""
+    def carried(
+        self, history: Float[Tensor, "batch time row column"]
+    ) -> Float[Tensor, "batch #horizon row column"] | None:
+        """Return what forecasts hold of known frames (`residual`), or of a part of them; None for nothing."""
         if self.form.residual == "none":
             return None
+        if self.carry is not None:
+            return torch.einsum("ht,btrc->bhrc", self.carry, history)
         if self.shares is None:
-            return last[:, None]
-        return (1.0 - PACE * self.shares[:, None, None]) * last[:, None]
+            return history[:, -1:]
+        return (1.0 - PACE * self.shares[:, None, None]) * history[:, -1:]
 
     def _decoded(self, embeddings: Float[Tensor, "batch token vlm"]) -> Volume:
         """Return features of each future frame's cells out of the tokens."""

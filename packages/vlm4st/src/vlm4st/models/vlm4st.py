@@ -96,7 +96,7 @@ class VLM4ST(nn.Module):
         image = None if self.ablation == "no_visual" else self.format_transformer.image(fused).values
         prompt = self._prompt(maps.temporal_cls, maps.spatial_cls, maps.cross_cls).prompt
         sequence = self._empty(fused) if self.ablation == "no_seq" else self.format_transformer.sequence(fused, prompt)
-        return self.prediction_head(self.vlm_module(image, sequence).fused, fused, X[:, -1])
+        return self.prediction_head(self.vlm_module(image, sequence).fused, fused, X)
 
     def trace(self, X: Grid, timestamps: Int[Tensor, "batch time 2"] | None = None) -> tuple[Forecast, dict[str, Any]]:
         """Return the forecast and everything on the way to it, under the original's names."""
@@ -106,7 +106,7 @@ class VLM4ST(nn.Module):
         image = self.format_transformer.image(fused.values)
         sequence = self.format_transformer.sequence(fused.values, prompt.prompt)
         found = self.vlm_module(image.values, sequence, return_text=True)
-        prediction = self.prediction_head(found.fused, fused.values, X[:, -1])
+        prediction = self.prediction_head(found.fused, fused.values, X)
         return prediction, {
             "X_temporal": maps.temporal,
             "X_spatial": maps.spatial,
