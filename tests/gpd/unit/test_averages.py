@@ -9,7 +9,7 @@ import pytest
 import torch
 from node_worlds import SHORT, SIZES, city
 
-from gpd.averages import BESIDE, at_steps, day_averages, other_days, unevenness
+from gpd.averages import BESIDE, at_steps, day_averages, num_days, other_days, unevenness
 from gpd.finetune import finetune
 from gpd.models.configs import NodeModelConfig
 from gpd.models.spec import build_node_model, input_features, row_size
@@ -57,16 +57,22 @@ def test_a_time_of_day_that_never_occurs_lies_between_those_around_it(gone: list
     assert found[2, gone] == pytest.approx(np.linspace(before, after, len(gone) + 2)[1:-1])
 
 
-def test_a_single_day_is_compared_with_the_readings_beside_each() -> None:
-    series = city(days=1)
+@pytest.mark.parametrize("begin", [0, 9])
+def test_a_single_day_is_compared_with_the_readings_beside_each(begin: int) -> None:
+    """Also where it goes on after midnight: then two dates have no time of day in common."""
+    series = city(days=2).slice(begin, begin + 24)
+    assert num_days(series) == 1 and num_days(city(days=2)) == 2
     beside = series.values[[3, 4, 6, 7], 1, 0]
-    assert other_days(series)[0, 5, 1] == pytest.approx(beside.mean())
+    assert other_days(series)[0, (5 + begin) % 24, 1] == pytest.approx(beside.mean())
+    part = make_part(series, replace(MODEL, residual="average"), day_averages(series), leave_out=True)
+    assert float(part.values[5, 1, 0]) == pytest.approx(series.values[5, 1, 0] - beside.mean(), abs=1e-5)
 
 
-def test_networks_are_not_tuned_on_a_single_day(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("begin", [0, 9])
+def test_networks_are_not_tuned_on_a_single_day(begin: int, caplog: pytest.LogCaptureFixture) -> None:
     """Its scales are those of chance, which the averages of one day are full of."""
     model = replace(MODEL, residual="average", unevenness=True, linear=True)
-    series = city(days=1)
+    series = city(days=2).slice(begin, begin + 24)
     size = row_size(build_node_model(model, input_features(model, 2)).spec)
     rows = torch.randn(5, size, generator=torch.Generator().manual_seed(0))
     training = replace(SHORT, select_on="tail")

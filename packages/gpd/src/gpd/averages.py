@@ -31,7 +31,7 @@ def day_averages(series: GraphSeries) -> Float[Tensor, "node slot"]:
 
 
 def other_days(series: GraphSeries, days: int = 0) -> Averages:
-    """Return for each day of a series the averages by time of day over other days.
+    """Return for each day of a series (of a single one: for all) the averages by time of day over other days.
 
     An average that holds the reading itself makes deviations smaller than those from a coming day will be, the more so
     the fewer days there are. Of a single day, the mean of the readings within an hour of each stands in, which is good
@@ -42,9 +42,9 @@ def other_days(series: GraphSeries, days: int = 0) -> Averages:
         days: how many other days, those that follow, begun again at the end; 0 takes all.
     """
     sums, counts = _by_day(series)
-    if len(sums) == 1:
-        hour = max(series.steps_per_day // 24, BESIDE)
-        sums, counts = (_beside(found, hour) - found for found in (sums, counts))
+    if num_days(series) == 1:
+        hour, whole = max(series.steps_per_day // 24, BESIDE), (sums.sum(axis=0)[None], counts.sum(axis=0)[None])
+        sums, counts = (_beside(found, hour) - found for found in whole)
         return _means(sums, counts)
     return _means(_others(sums, days), _others(counts, days))
 
@@ -73,8 +73,8 @@ def at_steps(averages: Averages, series: GraphSeries, ahead: int = 0) -> Float64
 
 
 def num_days(series: GraphSeries) -> int:
-    """Return how many days a series has readings of."""
-    return len(np.unique(series.day_number()))
+    """Return how often a time of day occurs in a series, at most: 24 hours are one day, wherever they begin."""
+    return int(np.bincount(series.step_of_day()).max(initial=0))
 
 
 def _days(series: GraphSeries) -> Int64[ndarray, " time"]:
