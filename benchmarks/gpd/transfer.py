@@ -169,6 +169,11 @@ _SMALL: dict[str, Any] = {"kind": "mlp", "channels": 16, "layers": 1, "dropout":
 """A perceptron that learns what the linear map leaves."""
 _ABSOLUTE = _trained(_DEVIATION, "deviation, time of day, absolute errors", loss="mae")
 
+_SHARED = _uneven(
+    "uneven-small-absolute, the nodes of a source as one for half of the epochs", absolute=True, shared=10,
+    calendar="week", **_SMALL,
+)  # fmt: skip
+
 VARIANTS: dict[str, Variant] = {
     "plain": _models("forecast as it is"),
     "change": _models("change from the last value", residual="persistence"),
@@ -190,9 +195,9 @@ VARIANTS: dict[str, Variant] = {
     "uneven-small": _uneven("uneven, perceptron without graph", **_SMALL),
     "uneven-small-week": _uneven("uneven-small, time of week", calendar="week", **_SMALL),
     "uneven-small-absolute": _uneven("uneven-small-week, absolute errors", absolute=True, calendar="week", **_SMALL),
-    "shared-small": _uneven(
-        "uneven-small-absolute, the nodes of a source as one for half of the epochs", absolute=True, shared=10,
-        calendar="week", **_SMALL,
+    "shared-small": _SHARED,
+    "shared-small-guided": _later(
+        _SHARED, "shared-small, guidance 2", "shared-small", sampling=replace(_SHARED.config.sampling, guidance=2.0)
     ),
     "shared-change": _uneven(
         "shared-small, but change from the last value, and time of day", absolute=True, shared=10, calendar="day",
