@@ -9,6 +9,7 @@ import pytest
 import torch
 from node_worlds import SHORT, SIZES, city
 
+from gpd.averages import day_averages
 from gpd.ego import ego_graphs, normalise_adjacency, pad_egos
 from gpd.finetune import recalibrate
 from gpd.models.configs import NodeModelConfig
@@ -81,6 +82,21 @@ def test_added_channels_tell_the_time() -> None:
     assert values.shape == (48, 6)
     assert values[6].tolist() == pytest.approx([1.0, 0.25, 1.0, 0.0, np.sin(np.pi / 14), np.cos(np.pi / 14)], abs=1e-6)
     assert torch.equal(values[3, :4], values[27, :4]) and not torch.equal(values[3, 4:], values[27, 4:])
+
+
+@pytest.mark.parametrize("unevenness", [False, True])
+def test_the_time_of_week_has_one_scale_however_few_days_are_known(unevenness: bool) -> None:
+    model = replace(MODEL, calendar="week", residual="average", unevenness=unevenness)
+    scales = []
+    for days in (2, 7):
+        series = replace(city(days=7), times=np.datetime64("2024-01-01T00:00:00", "s") + 3600 * np.arange(168))
+        part = make_part(series.slice(0, 24 * days), model, day_averages(series))
+        scales.append(fit_scales(part, ego_graphs(series.adjacency), model=model))
+    week = slice(4, 6)
+    assert all(found.mean[:, week].eq(0).all() for found in scales)
+    assert scales[0].std[:, week].tolist() == pytest.approx(np.full((5, 2), np.sqrt(0.5)))
+    assert torch.equal(scales[0].std[:, week], scales[1].std[:, week])
+    assert not torch.equal(scales[0].std[:, :2], scales[1].std[:, :2])
 
 
 def test_a_tail_is_forecast_from_what_came_before() -> None:

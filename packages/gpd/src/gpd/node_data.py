@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -127,13 +128,16 @@ def added_channels(series: GraphSeries, model: NodeModelConfig) -> NDArray[np.fl
     return np.stack(columns, axis=1) if columns else np.zeros((series.num_steps, 0))
 
 
-def fit_scales(part: Part, egos: Sequence[Ego], averages: Tensor | None = None) -> Scales:
+def fit_scales(
+    part: Part, egos: Sequence[Ego], averages: Tensor | None = None, model: NodeModelConfig | None = None
+) -> Scales:
     """Return mean and deviation of each ego graph over all its nodes and steps, channel by channel.
 
     Args:
         part: the stretch whose statistics count.
         egos: ego graphs of the nodes in question.
         averages: kept beside them.
+        model: where it reads the time of week, that has one scale for all, since a few days know little of a week.
     """
     values = part.values.double()
     known = torch.ones_like(values) if part.known is None else part.known.double()
@@ -149,6 +153,9 @@ def fit_scales(part: Part, egos: Sequence[Ego], averages: Tensor | None = None) 
         inside = spread[members].sum(dim=0) / count[members].sum(dim=0).clamp_min(1.0)
         variance = inside + (share * (mean[members] - middle).square()).sum(dim=0)
         means[row], stds[row] = middle.float(), variance.sqrt().float()
+    if model is not None and model.calendar == "week":
+        end = values.shape[2] - int(model.unevenness)
+        means[:, end - 2 : end], stds[:, end - 2 : end] = 0.0, math.sqrt(0.5)
     return Scales(means, torch.where(stds > 1e-6 * means.abs().clamp_min(1e-6), stds, 1.0), averages)
 
 
@@ -217,7 +224,7 @@ def table_for(
         raise UserError(f"rows: {len(rows)} for {series.num_nodes} nodes of {series.name}; expected one for each")
     averages = day_averages(series) if model.residual == "average" else None
     part = make_part(series, model, averages, leave_out=True)
-    scales = fit_scales(part, ego_graphs(series.adjacency), averages)
+    scales = fit_scales(part, ego_graphs(series.adjacency), averages, model)
     return RowTable(
         rows=rows.float(),
         model=model,

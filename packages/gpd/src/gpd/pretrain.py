@@ -134,7 +134,7 @@ def train_nodes(
     """
     chosen = list(range(series.num_nodes)) if nodes is None else list(nodes)
     egos = ego_graphs(series.adjacency, chosen)
-    scales = fit_scales(statistics, egos, averages)
+    scales = fit_scales(statistics, egos, averages, model)
     network = build_node_model(model, input_features(model, series.num_channels))
     names = [series.nodes[node] for node in chosen]
     params = first_params(network, names, training, seed) if rows is None else _from_rows(rows, network, names, model)
