@@ -89,13 +89,12 @@ class Subject:
 SETS = {
     "bike": Subject(frames=6, epochs=3, batch=16),
     "taxi": Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20)),
-    "era5": Subject(frames=12, epochs=6, batch=8, grid=(9, 13)),
+    "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
 }
 TRIALS = {
     "era5": (
         Subject(frames=12, epochs=3, batch=8, grid=(17, 25), residual="damped"),
-        Subject(frames=12, epochs=9, batch=8, grid=(9, 13), residual="damped"),
-        Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
+        replace(SETS["era5"], residual="damped"),
         SETS["era5"],
     ),
     "taxi": (
