@@ -31,19 +31,24 @@ def append_row(path: Path, row: Row) -> None:
 
 
 def latest_rows(path: Path) -> list[Row]:
-    """Return the newest full result of each case, in the order in which cases first appeared.
+    """Return the newest full result of each case on each device, in the order in which they first appeared.
 
     Args:
         path: JSON lines; a file that does not exist holds no results. Quick runs are passed over.
     """
     if not path.exists():
         return []
-    newest: dict[str, Row] = {}
+    newest: dict[tuple[str, str], Row] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if not row["quick"]:
-            newest[row["case"]] = row
+            newest[row["case"], _device(row)] = row
     return list(newest.values())
+
+
+def _device(row: Row) -> str:
+    """Return what a case was timed on; results of other kinds do not depend on it."""
+    return row.get("device", "")
 
 
 def markdown(header: Sequence[str], cells: Sequence[Sequence[object]]) -> str:
@@ -74,12 +79,15 @@ def render(text: str, table_of: Callable[[str, str], str]) -> str:
 
 
 def table_from_results(root: Path, package: str, subject: str) -> str:
-    """Return the table that a benchmark's module makes of its newest results."""
+    """Return the tables that a benchmark's module makes of its newest results, one for each device."""
     rows = latest_rows(results_file(root, package, subject))
     if not rows:
         return f"*Not measured yet: `python benchmarks/run.py {package} {subject}`.*"
     module = importlib.import_module(f"benchmarks.{package}.{subject.replace('-', '_')}")
-    return module.table(rows)
+    each: dict[str, list[Row]] = {}
+    for row in rows:
+        each.setdefault(_device(row), []).append(row)
+    return "\n\n".join(module.table(mine) for mine in each.values())
 
 
 def readmes(root: Path) -> list[Path]:

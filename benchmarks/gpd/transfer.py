@@ -174,6 +174,17 @@ _SHARED = _uneven(
     calendar="week", **_SMALL,
 )  # fmt: skip
 
+_CHANGE = _uneven(
+    "shared-small, but change from the last value, and time of day", absolute=True, shared=10, calendar="day",
+    residual="persistence", unevenness=False, **_SMALL,
+)  # fmt: skip
+
+
+def _tried(config: RunConfig) -> NodeTrainingConfig:
+    """Return fine-tuning at several rates, the best at the end of the few days being kept; of rivals too."""
+    return replace(config.finetune, rates=(3e-4, 1e-3, 3e-3, 1e-2))
+
+
 VARIANTS: dict[str, Variant] = {
     "plain": _models("forecast as it is"),
     "change": _models("change from the last value", residual="persistence"),
@@ -199,9 +210,12 @@ VARIANTS: dict[str, Variant] = {
     "shared-small-guided": _later(
         _SHARED, "shared-small, guidance 2", "shared-small", sampling=replace(_SHARED.config.sampling, guidance=2.0)
     ),
-    "shared-change": _uneven(
-        "shared-small, but change from the last value, and time of day", absolute=True, shared=10, calendar="day",
-        residual="persistence", unevenness=False, **_SMALL,
+    "shared-change": _CHANGE,
+    "shared-small-rates": _later(
+        _SHARED, "shared-small, tuned at the best of four rates", "shared-small", finetune=_tried(_SHARED.config)
+    ),
+    "shared-change-rates": _later(
+        _CHANGE, "shared-change, tuned at the best of four rates", "shared-change", finetune=_tried(_CHANGE.config)
     ),
     "absolute": _ABSOLUTE,
     "absolute-slow": _later(

@@ -15,7 +15,7 @@ the data. Budgets were chosen on the validation part (`trials`). Four questions,
 A run that was broken off goes on, and `seconds` breaks off by itself; a finished run is only scored again.
 
     python benchmarks/run.py vlm4st quality [--option "groups=headline few-shot"] [--option "sets=bike era5"]
-        [--option seconds=280] [--option runs=FOLDER]
+        [--option seconds=280] [--option runs=FOLDER] [--option device=cuda]
 """
 
 from __future__ import annotations
@@ -170,6 +170,37 @@ def known(file: Path, steps: int, seed: int) -> TrainConfig:
     return replace(tiny, data=data, fit=fit, fit_grid=True, seed=seed)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where and how runs are done."""
+
+    folder: Path
+    device: str
+    quick: bool
+
+    def brief(self, config: TrainConfig) -> TrainConfig:
+        """Return a run of two steps, where things only have to be quick."""
+        return replace(config, fit=replace(config.fit, max_steps=2)) if self.quick else config
+
+    def train(self, config: TrainConfig, label: str) -> float:
+        """Train or go on training, and return the seconds that all of it took."""
+        from vlm4st.train import train
+
+        folder = self.folder / label
+        begun = folder.exists() and bool(Run.reopen(folder).step_files())
+        if folder.exists() and not begun:
+            raise UserError(f"{folder}: broken off before its first checkpoint; expected none; remove it")
+        if begun and (changed := differences(run_config(TrainConfig, folder), _resolved(config, folder))):
+            raise UserError(f"{folder}: another configuration: {', '.join(changed)}; expected the same; remove it")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stored = run_config(TrainConfig, folder) if begun else config
+        train(stored, run=None if begun else folder, resume=folder if begun else None, preset="quality",
+              device=self.device)  # fmt: skip
+        timing = folder / "timing.jsonl"
+        lines = [json.loads(line) for line in timing.read_text().splitlines()] if timing.exists() else []
+        return round(sum(line.get("step_s", 0.0) for line in lines) * config.fit.log_every, 1)
+
+
 def run(
     quick: bool,
     *,
@@ -179,6 +210,7 @@ def run(
     models: str = "",
     seconds: str = "0",
     runs: str = "runs/quality-vlm4st",
+    device: str = "cpu",
 ) -> Iterator[Row]:
     """Train what is not trained yet, score it, and yield a row per run; the naive forecasts once a set.
 
@@ -190,6 +222,7 @@ def run(
         models: of `few-shot` and `adapters`, commas between them; all where empty.
         seconds: break off after so many, between two steps; start again to go on. 0 goes to the end.
         runs: folder of the runs.
+        device: `cpu` or `cuda`.
     """
     unknown = [name for name in groups.split() if name not in GROUPS] + [
         name for name in sets.split() if name not in SETS
@@ -198,11 +231,11 @@ def run(
         raise UserError(f"groups, sets: {unknown[0]!r}; expected some of {', '.join((*GROUPS, *SETS))}")
     numbers = [int(text) for text in seeds.split()][: 1 if quick else None]
     wanted = [name.strip() for name in models.split(",") if name.strip()]
-    folder, said = Path(runs), set[str]()
+    place, said = Place(Path(runs), device, quick), set[str]()
     with _limited(float(seconds)):
         try:
             for group in groups.split():
-                for row in _of_group(group, folder, sets.split(), numbers, wanted, quick=quick):
+                for row in _of_group(group, place, sets.split(), numbers, wanted):
                     if row["case"] not in said:
                         yield row
                     said.add(row["case"])
@@ -211,30 +244,28 @@ def run(
 
 
 def _of_group(
-    group: str, folder: Path, sets: Sequence[str], seeds: Sequence[int], wanted: Sequence[str], *, quick: bool
+    group: str, place: Place, sets: Sequence[str], seeds: Sequence[int], wanted: Sequence[str]
 ) -> Iterator[Row]:
     if group == "trials":
         for name in sets:
-            for number, subject in enumerate(TRIALS.get(name, ())[: 1 if quick else None]):
-                yield _tried(name, number, subject, folder, quick=quick)
+            for number, subject in enumerate(TRIALS.get(name, ())[: 1 if place.quick else None]):
+                yield _tried(name, number, subject, place)
     elif group == "headline":
         for name in sets:
             for seed in seeds:
-                yield from _scored(group, name, "small", headline(name, seed), folder, quick=quick)
+                yield from _scored(group, name, "small", headline(name, seed), place)
     elif group == "few-shot":
         for how in wanted or ("days and others", "days alone", "zero-shot"):
-            yield from _scored(group, TARGET, how, few_shot(how), folder, quick=quick)
+            yield from _scored(group, TARGET, how, few_shot(how), place)
     elif group == "adapters":
-        weights = _backbone_file(folder, quick=quick)
+        weights = _backbone_file(place)
         for how in wanted or (*ADAPTERS, "from scratch", *ABLATIONS):
-            yield from _scored(group, TARGET, how, adapted(how, weights), folder, quick=quick)
+            yield from _scored(group, TARGET, how, adapted(how, weights), place)
     else:
-        file = known_file(folder)
+        file = known_file(place.folder)
         for steps in KNOWN_STEPS:
             for seed in seeds:
-                yield from _scored(
-                    group, "known", f"tiny, {steps} steps", known(file, steps, seed), folder, quick=quick
-                )
+                yield from _scored(group, "known", f"tiny, {steps} steps", known(file, steps, seed), place)
 
 
 @contextmanager
@@ -252,23 +283,6 @@ def _limited(seconds: float) -> Generator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _train(config: TrainConfig, folder: Path) -> float:
-    """Train or go on training, and return the seconds that all of it took."""
-    from vlm4st.train import train
-
-    begun = folder.exists() and bool(Run.reopen(folder).step_files())
-    if folder.exists() and not begun:
-        raise UserError(f"{folder}: broken off before its first checkpoint; expected none; remove it")
-    if begun and (changed := differences(run_config(TrainConfig, folder), _resolved(config, folder))):
-        raise UserError(f"{folder}: another configuration: {', '.join(changed)}; expected the same; remove it")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    stored = run_config(TrainConfig, folder) if begun else config
-    train(stored, run=None if begun else folder, resume=folder if begun else None, preset="quality", device="cpu")
-    timing = folder / "timing.jsonl"
-    lines = [json.loads(line) for line in timing.read_text().splitlines()] if timing.exists() else []
-    return round(sum(line.get("step_s", 0.0) for line in lines) * config.fit.log_every, 1)
-
-
 def _resolved(config: TrainConfig, folder: Path) -> TrainConfig:
     """Return the configuration with the grid that a run took from the data."""
     stored = run_config(TrainConfig, folder)
@@ -277,33 +291,28 @@ def _resolved(config: TrainConfig, folder: Path) -> TrainConfig:
     return replace(config, fit_grid=stored.fit_grid, model=replace(config.model, H=stored.model.H, W=stored.model.W))
 
 
-def _tried(name: str, number: int, subject: Subject, folder: Path, *, quick: bool) -> Row:
+def _tried(name: str, number: int, subject: Subject, place: Place) -> Row:
     """Return what a budget comes to on the validation part, where the weights are chosen."""
-    config = headline(name, 0, subject)
-    if quick:
-        config = replace(config, fit=replace(config.fit, max_steps=2))
-    run = folder / (_label("headline", name, "small", 0) if subject == SETS[name] else f"trial-{name}-{number}")
-    seconds = _train(config, run)
-    lines = (run / "metrics.jsonl").read_text().splitlines()
+    label = _label("headline", name, "small", 0) if subject == SETS[name] else f"trial-{name}-{number}"
+    seconds = place.train(place.brief(headline(name, 0, subject)), label)
+    lines = (place.folder / label / "metrics.jsonl").read_text().splitlines()
     errors = [found["val/real_mae"] for found in map(json.loads, lines) if "val/real_mae" in found]
     return {"case": f"trial {name} {subject.words}", "group": "trials", "set": name, "words": subject.words,
             "mae": min(errors), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
 
 
-def _scored(group: str, name: str, model: str, config: TrainConfig, folder: Path, *, quick: bool) -> Iterator[Row]:
+def _scored(group: str, name: str, model: str, config: TrainConfig, place: Place) -> Iterator[Row]:
     from vlm4st.data import read_datasets, sources_of
     from vlm4st.data_options import WindowShape
     from vlm4st.evaluate import evaluate
     from vlm4st.predict import Forecaster
 
-    if quick:
-        config = replace(config, fit=replace(config.fit, max_steps=2))
-    label = _label(group, name, model, config.seed)
-    seconds = _train(config, folder / label)
-    forecaster = Forecaster.load(folder / label, device="cpu")
+    config, label = place.brief(config), _label(group, name, model, config.seed)
+    seconds = place.train(config, label)
+    forecaster = Forecaster.load(place.folder / label, device=place.device)
     sources = sources_of(read_datasets(config.data), config.data, WindowShape.of(forecaster.config.model),
                          target=config.few_shot.target, few_shot=config.few_shot)  # fmt: skip
-    report = evaluate(forecaster, [source for source in sources if source.evaluated][:1], limit=8 if quick else 0)
+    report = evaluate(forecaster, [source for source in sources if source.evaluated][:1], limit=8 if place.quick else 0)
     found = report.datasets[0]
     size = sum(parameter.numel() for parameter in forecaster.model.parameters())
     trained = sum(parameter.numel() for parameter in forecaster.model.parameters() if parameter.requires_grad)
@@ -326,18 +335,15 @@ def _figures(errors: Row) -> Row:
     return {"figures": errors["overall"], "by_lead": errors["per_lead_time"]}
 
 
-def _backbone_file(folder: Path, *, quick: bool) -> Path:
+def _backbone_file(place: Place) -> Path:
     """Train the model whose backbone is frozen, and write that backbone into a file of its own."""
     from vlm4st.convert.backbone import backbone_tensors, write_backbone
     from vlm4st.predict import Forecaster
 
-    config = backbone()
-    if quick:
-        config = replace(config, fit=replace(config.fit, max_steps=2))
-    _train(config, folder / BACKBONE)
-    file = folder / f"{BACKBONE}.safetensors"
+    place.train(place.brief(backbone()), BACKBONE)
+    file = place.folder / f"{BACKBONE}.safetensors"
     if not file.exists():
-        write_backbone(backbone_tensors(Forecaster.load(folder / BACKBONE, device="cpu").model.module), file)
+        write_backbone(backbone_tensors(Forecaster.load(place.folder / BACKBONE, device="cpu").model.module), file)
     return file
 
 

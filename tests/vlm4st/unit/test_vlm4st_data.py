@@ -22,7 +22,7 @@ from vlm4st.resizing import Resizing
 from vlm4st.scores import ErrorSums
 from vlm4st.space import Space
 from vlm4st.timestamps import as_clock, clock_of_stamps, extended, slots_of
-from vlm4st.usual import HistoricalAverage
+from vlm4st.usual import HistoricalAverage, _median
 
 SHAPE = WindowShape(height=8, width=8)
 CLOCK: dict[str, Any] = {"start": "2024-01-01T00:00", "step": "30 minutes"}
@@ -342,6 +342,32 @@ def test_the_historical_average_falls_back_to_the_time_of_day_and_then_to_everyt
     assert np.allclose(found[0], frames[4])
     assert np.allclose(found[1], (frames[4] + frames[52]) / 2)
     assert np.allclose(found[2], frames.mean(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("average", ["mean", "median"])
+@pytest.mark.parametrize("by_weekday", [True, False])
+def test_neighbouring_moments_count_for_what_is_usual(files: dict[str, str], average: str, by_weekday: bool) -> None:
+    (source,) = sources_of(files, "series", **CLOCK)
+    windows = source.windows.train
+    usual = HistoricalAverage.fit(windows, None, by_weekday=by_weekday, average=average, around=1)  # type: ignore[arg-type]
+    frames, clock = (np.concatenate(found) for found in zip(*windows.frames(None), strict=True))
+    count = len(usual.moments)
+    step, cycle = int(np.diff(usual.moments)[0]), 7 if by_weekday else 1
+    assert step * count == 86400
+    wanted = np.array([[[0, 0], [6, 86400 - step], [2, 3 * step]]])
+    found = usual.at(wanted, np.zeros(1, np.int64))[0]
+    moment = (clock[:, 0] % cycle) * count + clock[:, 1] // step
+    for (weekday, second), mine in zip(wanted[0], found, strict=True):
+        apart = (moment - (weekday % cycle) * count - second // step) % (cycle * count)
+        near = frames[(apart <= 1) | (apart == cycle * count - 1)][:, 0]
+        assert len(near) < len(frames) / 2
+        assert np.allclose(mine, getattr(np, average)(near, axis=0), atol=1e-3)
+
+
+def test_medians_leave_out_what_is_missing() -> None:
+    frames = np.array([1.0, np.nan, 5.0, 2.0], np.float32).reshape(4, 1, 1, 1)
+    assert float(_median(frames, 1)[0, 0, 0]) == 2.0 and float(_median(frames[:3], 1)[0, 0, 0]) == 3.0
+    assert np.isnan(_median(frames, 4)).all() and np.isnan(_median(frames[1:2], 1)).all()
 
 
 def test_regression_finds_what_is_linear_and_damping_what_is_left() -> None:

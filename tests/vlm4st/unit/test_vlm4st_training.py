@@ -168,7 +168,8 @@ def test_linear_residual_starts_from_the_map_that_fits_best() -> None:
         def load(self, epoch, ids):
             return {"x": history[ids], "target": future[ids], "mask": mask[ids]}
 
-    start_linear(model, Batches(parts=(), size=20, seed=0))
+    batches = Batches(parts=(), size=20, seed=0)
+    start_linear(model, batches, LossConfig())
     carry = model.prediction_head.carry
     assert carry is not None
     torch.testing.assert_close(carry.detach(), truth, atol=1e-3, rtol=1e-3)
@@ -177,6 +178,11 @@ def test_linear_residual_starts_from_the_map_that_fits_best() -> None:
     )
     model.prediction_head(torch.randn(2, 5, 16), torch.randn(2, 3, 4, 6, 8), x).sum().backward()
     assert carry.grad is not None and not decays("prediction_head.carry", carry)
+    future[::5, 0] += 30.0  # absolute errors bear them, squared ones do not
+    start_linear(model, batches, LossConfig(mse_weight=0.0, mae_weight=1.0))
+    torch.testing.assert_close(carry.detach(), truth, atol=1e-2, rtol=1e-2)
+    start_linear(model, batches, LossConfig(mse_weight=1.0, mae_weight=0.0))
+    assert float((carry.detach() - truth).detach().abs().max()) > 0.1
 
 
 def test_errors_count_masked_cells_only() -> None:

@@ -96,7 +96,7 @@ def _rival(report: Report) -> str | None:
 
 def _forecasts(pipeline: Pipeline, rows: Rows, report: Report, nodes: tuple[str, ...]) -> Any:
     """Draw forecasts of the last step ahead at a few nodes, over the first days of the test part."""
-    from gpd.evaluate import forecasts_of
+    from gpd.scoring import forecasts_of
 
     target, model = pipeline.target, pipeline.config.model
     starts = _stretch(target.test, model.history, model.horizon)

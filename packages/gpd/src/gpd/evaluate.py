@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32
 from numpy import ndarray
 
-from gpd.data import Target
-from gpd.models.configs import NodeTrainingConfig
-from gpd.node_data import forecast
 from gpd.options import EvaluateOptions
 from gpd.pipeline import Pipeline, joined
 from gpd.prompts import Prompts, nearest_rows
@@ -40,20 +37,15 @@ from gpd.report import (
     ordered,
 )
 from gpd.rows import RowTable
+from gpd.scoring import Forecasts, Starts, forecasts_of, pieces, tail_error
 from gpd.stage_files import is_first, write_config
 from gpd.stages import further
 from stcore.baselines_graphs import HistoricalAverage, Persistence, RidgeOnAverage, targets
 from stcore.cli import Outcome
 from stcore.errors import UserError
 from stcore.graph_windows import require_windows
-from stcore.graphs import GraphSeries
 from stcore.metrics.horizons import HorizonErrors
 from stcore.sampling import random_stream
-
-Forecasts = Float32[ndarray, "window horizon node"]
-Starts = Int64[ndarray, "window"]
-PIECE = 512
-"""Windows that are forecast and scored at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +109,10 @@ def score(pipeline: Pipeline, rows: Rows) -> Report:
     history, horizon = config.model.history, config.model.horizon
     starts = require_windows(target.test, history, horizon, what="test part", stride=config.evaluate.stride)
     errors: dict[str, HorizonErrors] = {}
-    truths = [targets(target.test, some, history, horizon) for some in _pieces(starts)]
-    for name, pieces in _all_forecasts(pipeline, rows, starts):
+    truths = [targets(target.test, some, history, horizon) for some in pieces(starts)]
+    for name, made_pieces in _all_forecasts(pipeline, rows, starts):
         errors[name] = HorizonErrors()
-        for made, truth in zip(pieces, truths, strict=True):
+        for made, truth in zip(made_pieces, truths, strict=True):
             errors[name].add(made, truth)
     minutes = None if target.series.step_seconds is None else target.series.step_seconds / 60
     unit = target.series.units[0] if target.series.units else ""
@@ -131,23 +123,13 @@ def score(pipeline: Pipeline, rows: Rows) -> Report:
 def _all_forecasts(pipeline: Pipeline, rows: Rows, starts: Starts) -> Iterator[tuple[str, Iterator[Forecasts]]]:
     target, model = pipeline.target, pipeline.config.model
     for name, table in rows.tables.items():
-        yield name, (forecasts_of(table, target.test, some, device=pipeline.device) for some in _pieces(starts))
+        yield name, (forecasts_of(table, target.test, some, device=pipeline.device) for some in pieces(starts))
     usual = HistoricalAverage.fit(target.few)
     ridge = RidgeOnAverage.fit(target.few, model.history, model.horizon, average=usual)
     for name, naive in ((PERSISTENCE, Persistence()), (AVERAGE, usual), (RIDGE, ridge)):
         yield name, (_filled(naive.predict(target.test, some, model.history, model.horizon),
                              usual.predict(target.test, some, model.history, model.horizon))
-                     for some in _pieces(starts))  # fmt: skip
-
-
-def forecasts_of(table: RowTable, series: GraphSeries, starts: Starts, *, device: str = "auto") -> Forecasts:
-    """Return the forecasts of a table's nodes from some windows, in the units of the data."""
-    made = forecast(table, series, starts=starts, device=device)
-    return np.ascontiguousarray(np.asarray(made).transpose(0, 2, 1))
-
-
-def _pieces(starts: Starts) -> list[Starts]:
-    return [starts[first : first + PIECE] for first in range(0, len(starts), PIECE)]
+                     for some in pieces(starts))  # fmt: skip
 
 
 def _filled(made: Forecasts, usual: Forecasts) -> Forecasts:
@@ -160,24 +142,10 @@ def _scratch(pipeline: Pipeline) -> RowTable:
     training, rates = pipeline.config.finetune, pipeline.config.evaluate.scratch_rates
     if not rates:
         return pipeline.tuned(None, "evaluate/scratch", training)
-    tables = {rate: pipeline.tuned(None, f"evaluate/scratch-{rate:g}", replace(training, learning_rate=rate))
+    tables = {rate: pipeline.tuned(None, f"evaluate/scratch-{rate:g}", replace(training, learning_rate=rate, rates=()))
               for rate in rates}  # fmt: skip
-    return min(tables.values(), key=lambda table: tail_error(table, pipeline.target, training, pipeline.device))
-
-
-def tail_error(table: RowTable, target: Target, training: NodeTrainingConfig, device: str = "auto") -> float:
-    """Return the error at the end of the few days, which training held back to choose its weights by.
-
-    It is the one that chose the weights; without a choice, the mean absolute error of the forecasts.
-    """
-    if losses := [loss for loss in table.metadata["best_loss"] if loss is not None]:
-        return float(np.mean(losses))
-    few, model = target.few, table.model
-    tail = few.slice(few.num_steps - max(round(training.tail * few.num_steps), model.history + model.horizon), None)
-    errors = HorizonErrors()
-    for some in _pieces(require_windows(tail, model.history, model.horizon, what="end of the few days")):
-        errors.add(forecasts_of(table, tail, some, device=device), targets(tail, some, model.history, model.horizon))
-    return float(errors.summary()["mae"])
+    few, device = pipeline.target.few, pipeline.device
+    return min(tables.values(), key=lambda table: tail_error(table, few, training, device))
 
 
 def _nearest(pipeline: Pipeline, sources: RowTable) -> torch.Tensor:

@@ -17,6 +17,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,6 +45,7 @@ from gpd.pretrain import pretrain
 from gpd.prompts import Prompts, compute_prompts
 from gpd.records import BEGUN, NAME, Record, digest_of
 from gpd.rows import RowTable
+from gpd.scoring import tail_error
 from gpd.stage_files import PROMPTS, ROWS, is_first, kept_cities, run_preset, started, told, wait, write, write_config
 from gpd.taking_over import NodeModels, models_to_take
 from gpd.train import train_diffusion
@@ -318,19 +320,29 @@ class Pipeline:
         return self.tuned(self.generate().rows, "finetune", self.config.finetune)
 
     def tuned(self, rows: Tensor | None, stage: str, training: NodeTrainingConfig) -> RowTable:
-        """Train rows, or fresh networks where there are none, on the few days; the folder `stage` keeps it."""
+        """Train rows, or fresh networks where there are none, on the few days; the folder `stage` keeps it.
+
+        With several learning rates, the networks of the one that is best at the end of the days are kept.
+        """
         config, few = self.config, self.target.few
         inputs = {"days": digest(few), **({} if rows is None else {"rows": tensor_digest(rows)})}
         parts = {"model": plain(config.model, "model"), "finetune": plain(training, "finetune"),
                  "target": self.target.name, "days": config.data.days, "seed": config.seed}  # fmt: skip
 
-        def make(folder: Path) -> None:
-            run = folder / "training"
-            write(self._going_on(lambda: finetune(
+        def train(run: Path, training: NodeTrainingConfig) -> RowTable:
+            return self._going_on(lambda: finetune(
                 few, rows, config.model, training, run=run, resume=started(run), seed=config.seed, device=self.device,
                 quiet=self.quiet, test=self.target.test if training.select_on == "test" else None,
                 whole=self.target.series if training.statistics == "full" else None,
-            )), folder / ROWS)  # fmt: skip
+            ))  # fmt: skip
+
+        def make(folder: Path) -> None:
+            if not training.rates:
+                write(train(folder / "training", training), folder / ROWS)
+                return
+            found = [train(folder / f"training-{rate:g}", replace(training, learning_rate=rate, rates=()))
+                     for rate in training.rates]  # fmt: skip
+            write(min(found, key=lambda table: tail_error(table, few, training, self.device)), folder / ROWS)
 
         return RowTable.read(self._stage(Record(stage=stage, config=parts, inputs=inputs), make) / ROWS)
 

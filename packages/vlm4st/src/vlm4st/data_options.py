@@ -12,6 +12,7 @@ from stcore.readers.grid_options import GridReadOptions
 
 StampForm = Literal["auto", "name", "text", "index", "pair", "none"]
 STAMP_FORMS = ("auto", "name", "text", "index", "pair", "none")
+MOST_AROUND = 12
 SLOTS_PER_DAY = 48
 """Slots of a day that the model tells apart (half hours)."""
 
@@ -82,6 +83,11 @@ class DataConfig(GridReadOptions):
     anomalies: Literal["none", "day", "week"] = "none"
     """Train on what differs from the usual frame of the time of day, or of weekday and time of day: means of three or
     more frames of the training windows (of fewer: of the time of day, or of all), which forecasts get back."""
+    usual: Literal["mean", "median"] = "mean"
+    """What the usual frame is: the mean, or the median, which suits counts that mostly are 0 and is learnt with all
+    frames in memory."""
+    usual_around: int = 0
+    """Moments of the data before and after that count for the usual frame of a moment too; more make few days do."""
     constant: Literal["refuse", "span"] = "refuse"
     """What to do with a channel that has one value only: refuse it, or divide by 1."""
     mixing: Literal["concat", "temperature", "balanced", "homogeneous"] = "concat"
@@ -102,6 +108,7 @@ class DataConfig(GridReadOptions):
             require(getattr(self, name) >= 1, f"data.{name}", getattr(self, name), "at least 1")
         good = math.isfinite(self.temperature) and 0.0 <= self.temperature <= 1.0
         require(good, "data.temperature", self.temperature, "a power from 0 to 1")
+        require(0 <= self.usual_around <= MOST_AROUND, "data.usual-around", self.usual_around, f"0 to {MOST_AROUND}")
         timed = self.anomalies == "none" or not self.timeless
         require(timed, "data.anomalies", self.anomalies, "none with data.timestamps none")
         for entry in self.timestamps:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
@@ -20,7 +21,7 @@ from stcore.training.ranks import make_accelerator
 from stcore.training.run import load_for_resume
 from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from vlm4st.backbone import FILE, Reference, check_frozen, halve, keep_in_run, reference_to, restore_frozen
-from vlm4st.config import TrainConfig
+from vlm4st.config import LossConfig, TrainConfig
 from vlm4st.data import Dataset, Mixture, Source, largest_grid, read_datasets, sources_of, training_batches
 from vlm4st.data_options import WindowShape
 from vlm4st.models import build
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 FITTED, RIDGE = 512, 1e-4
 """Samples that a linear start is fitted on, and its ridge as a share of the mean square."""
+REWEIGHTED, SMALL_ERROR = 10, 0.05
+"""Times that it is fitted where absolute errors count, and the share of the mean error below which these are squared."""
 HARMLESS = ("fit.tensorboard", "fit.workers", "backbone.shard", "backbone.checkpointing", "data.cache")
 """What may differ when a run goes on."""
 
@@ -84,7 +87,8 @@ def train(
     if checkpoint is not None:
         check_frozen(model, Reference.of(checkpoint), where=reference.file or str(checkpoint.path))
     if checkpoint is None and start is None:
-        start_linear(model, batches)
+        fitted = _fitted(sources)
+        start_linear(model, training_batches(fitted, config.data, seed=config.seed), config.loss)
     objective = prepare(model, config)
     if start is not None:
         load_weights(objective, start)
@@ -185,31 +189,65 @@ def make_model(config: TrainConfig, *, load_backbone: bool = True) -> VLM4ST:
     return model
 
 
-def start_linear(model: VLM4ST, batches: Mixture) -> None:
+def _fitted(sources: Sequence[Source]) -> list[Source]:
+    """Return the data sets that a linear map is fitted to: the target, where something of it is trained on, else all
+    that is trained on; unlike data sets have unlike maps."""
+    used = [source for source in sources if len(source.training)]
+    return [source for source in used if source.evaluated] or used
+
+
+def start_linear(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
     """Let a model that adds to a linear map of the history start from the one that fits training samples best.
 
-    Ridge regression over cells that count, of the batches of the first epoch up to `FITTED` samples.
+    Ridge regression over cells that count, of the batches of the first epoch up to `FITTED` samples; where absolute
+    errors are in the loss, weighted anew a few times with what makes their squares such a loss (iteratively reweighted
+    least squares).
+
+    Args:
+        model: its map is set, where it has one.
+        batches: of the training.
+        loss: what is minimised.
     """
     carry = model.prediction_head.carry
     if carry is None:
         return
-    leads, lags = carry.shape
-    inside, across, seen = torch.zeros(lags, lags).double(), torch.zeros(leads, lags).double(), 0
+    x, y = _pairs(batches)
+    if not x.shape[1]:
+        return
+    found = _ridge(x, y)
+    for _ in range(REWEIGHTED if loss.mae_weight else 0):
+        error = (y - torch.einsum("ln,lt->tn", x, found)).abs()
+        least = SMALL_ERROR * error.mean(dim=1, keepdim=True).clamp_min(1e-12)
+        root = (loss.mse_weight + 0.5 * loss.mae_weight / error.clamp_min(least)).sqrt()
+        each = [_ridge(x * weight, lead * weight) for weight, lead in zip(root, y[:, None], strict=True)]
+        found = torch.cat(each, dim=1)
+    with torch.no_grad():
+        carry.copy_(found.mT)
+
+
+def _pairs(batches: Mixture) -> tuple[Float64[Tensor, "lag cell"], Float64[Tensor, "lead cell"]]:
+    """Return histories and futures of cells whose whole future counts."""
+    histories: list[Tensor] = []
+    futures: list[Tensor] = []
+    seen = 0
     for ids in batches.order(0):
         batch = batches.load(0, ids)
-        x, y = batch["x"].double(), batch["target"].double()
+        x, y = (batch[name].movedim(1, 0).flatten(1) for name in ("x", "target"))
         mask = batch.get("mask")
-        counted = torch.ones_like(y) if mask is None else mask.expand_as(y).double()
-        # A cell counts where all of its future does.
-        whole = counted.amin(dim=1, keepdim=True)
-        inside += torch.einsum("bthw,bshw->ts", x * whole, x)
-        across += torch.einsum("bthw,bshw->ts", y * whole, x)
+        whole = slice(None) if mask is None else mask.expand_as(batch["target"]).all(dim=1).flatten()
+        histories.append(x[:, whole])
+        futures.append(y[:, whole])
         seen += len(ids)
         if seen >= FITTED:
             break
-    ridge = RIDGE * inside.diagonal().mean().clamp_min(1e-12) * torch.eye(lags).double()
-    with torch.no_grad():
-        carry.copy_(torch.linalg.solve(inside + ridge, across, left=False))
+    return torch.cat(histories, dim=1).double(), torch.cat(futures, dim=1).double()
+
+
+def _ridge(x: Tensor, y: Tensor) -> Float64[Tensor, "lag lead"]:
+    """Return the linear map from lags to leads."""
+    inside, across = x @ x.mT, x @ y.mT
+    scale = RIDGE * inside.diagonal().mean().clamp_min(1e-12)
+    return torch.linalg.solve(inside + scale * torch.eye(len(x)).double(), across)
 
 
 def prepare(model: VLM4ST, config: TrainConfig) -> Objective:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
@@ -21,13 +21,13 @@ NO_TIME = "frames without times; expected some for a historical average"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class HistoricalAverage:
-    """The mean of the training frames of the same weekday and time of day, cell by cell; where there was none, of the
-    same time of day; where there was none, of all frames."""
+    """The mean or median of the training frames of the same weekday and time of day, cell by cell; where there was
+    none, of the same time of day; where there was none, of all frames."""
 
     moments: Int64[ndarray, "moment"]
     """Seconds of the day that occur, rising."""
     table: Float32[ndarray, "key channel row column"]
-    """Means by weekday and moment, then by moment, then of all frames; NaN where there was nothing."""
+    """Averages by weekday and moment, then by moment, then of all frames; NaN where there was nothing."""
     by_weekday: bool = True
 
     @classmethod
@@ -38,6 +38,8 @@ class HistoricalAverage:
         *,
         by_weekday: bool = True,
         at_least: int = 1,
+        average: Literal["mean", "median"] = "mean",
+        around: int = 0,
     ) -> HistoricalAverage:
         """Average the frames of a training part, or of some of its windows, each frame once.
 
@@ -45,7 +47,10 @@ class HistoricalAverage:
             windows: of the training part.
             chosen: those that count; None for all.
             by_weekday: tell weekdays apart.
-            at_least: values that a mean is made of; with fewer, there was nothing.
+            at_least: values that an average is made of; with fewer, there was nothing.
+            average: `mean`, which squared errors ask for; or `median`, which absolute errors do, and which holds all of
+                the frames in memory.
+            around: moments before and after that count too; Monday follows Sunday, and without weekdays the day itself.
 
         Raises:
             UserError: the frames have no times.
@@ -56,20 +61,9 @@ class HistoricalAverage:
                 raise UserError(f"training part: {NO_TIME}")
             seen.append(np.unique(clock[:, 1]))
         moments = np.unique(np.concatenate(seen))
-        shape = (8 * len(moments) + 1, windows.channels, *windows.native)
-        total, count = np.zeros(shape), np.zeros(shape, dtype=np.float32)
-        for frames, clock in windows.frames(chosen):
-            assert clock is not None  # asked for above
-            known = np.isfinite(frames)
-            filled = np.where(known, frames, 0.0)
-            at = np.searchsorted(moments, clock[:, 1])
-            keys = np.stack([clock[:, 0] * len(moments) + at, 7 * len(moments) + at, np.full(len(at), shape[0] - 1)])
-            for row, places in enumerate(keys.T):
-                total[places] += filled[row]
-                count[places] += known[row]
-        enough = np.where(np.arange(shape[0]) < shape[0] - 1, at_least, 1)[:, None, None, None]
-        means = np.where(count >= enough, total / np.maximum(count, 1), np.nan).astype(np.float32)
-        return cls(moments=moments, table=means, by_weekday=by_weekday)
+        tables = _means if average == "mean" else _medians
+        parts = tables(windows, chosen, moments, around, at_least, by_weekday=by_weekday)
+        return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday)
 
     def at(
         self, clocks: Int64[ndarray, "sample frame 2"], channels: Channels
@@ -116,3 +110,82 @@ class HistoricalAverage:
         """Rebuild what `constants` kept."""
         moments, table = (constants[f"{prefix}/{name}"].cpu().numpy() for name in ("moments", "table"))
         return cls(moments=moments, table=table, by_weekday=by_weekday)
+
+
+Table = Float[ndarray, "_ channel row column"]
+
+
+def _placed(
+    windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"]
+) -> Iterator[tuple[Float32[ndarray, "frame channel row column"], Int64[ndarray, "frame"]]]:
+    """Yield frames, and which moment of the week each is of: weekday times the moments of a day, and moment."""
+    for frames, clock in windows.frames(chosen):
+        assert clock is not None  # asked for before
+        yield frames, clock[:, 0] * len(moments) + np.searchsorted(moments, clock[:, 1])
+
+
+def _means(
+    windows: WindowSet,
+    chosen: Int64[ndarray, "window"] | None,
+    moments: Int64[ndarray, "moment"],
+    around: int,
+    at_least: int,
+    *,
+    by_weekday: bool,
+) -> tuple[Table, Table, Table]:
+    """Return means by moment of the week, by moment of the day, and of all, in one pass."""
+    shape = (7, len(moments), windows.channels, *windows.native)
+    total, count = np.zeros(shape), np.zeros(shape)
+    for frames, places in _placed(windows, chosen, moments):
+        known = np.isfinite(frames)
+        filled = np.where(known, frames, 0.0)
+        for row, place in enumerate(zip(*np.divmod(places, len(moments)), strict=True)):
+            total[place] += filled[row]
+            count[place] += known[row]
+
+    def mean(of: tuple[Any, Any], least: int) -> Any:
+        return np.where(of[1] >= least, of[0] / np.maximum(of[1], 1), np.nan)
+
+    def near(sums: Any) -> Any:
+        reach = min(around, (len(sums) - 1) // 2)  # nothing counts twice
+        return sum(np.roll(sums, shift, axis=0) for shift in range(-reach, reach + 1))
+
+    weekly = tuple(near(part.reshape(-1, *shape[2:])) for part in (total, count))
+    daily = tuple(near(part.sum(0)) for part in (total, count))
+    whole = tuple(part.sum((0, 1), keepdims=True)[0] for part in (total, count))
+    return mean(weekly, at_least), mean(daily, at_least), mean(whole, 1)
+
+
+def _medians(
+    windows: WindowSet,
+    chosen: Int64[ndarray, "window"] | None,
+    moments: Int64[ndarray, "moment"],
+    around: int,
+    at_least: int,
+    *,
+    by_weekday: bool,
+) -> tuple[Table, Table, Table]:
+    """Return medians by moment of the week, by moment of the day, and of all; those that nobody asks for are left."""
+    frames, places = (np.concatenate(found) for found in zip(*_placed(windows, chosen, moments), strict=True))
+
+    def medians(places: Any, count: int) -> Any:
+        found = np.full((count, *frames.shape[1:]), np.nan, dtype=np.float32)
+        for key in range(count):
+            apart = np.abs(places - key)
+            mine = frames[np.minimum(apart, count - apart) <= around]
+            if len(mine):
+                found[key] = _median(mine, at_least)
+        return found
+
+    week = 7 * len(moments)
+    weekly = medians(places, week) if by_weekday else np.full((week, *frames.shape[1:]), np.nan, dtype=np.float32)
+    return weekly, medians(places % len(moments), len(moments)), _median(frames, 1)[None]
+
+
+def _median(frames: Float32[ndarray, "frame channel row column"], at_least: int) -> Any:
+    """Return the median of each cell's values; NaN where there are fewer than `at_least`."""
+    count = np.isfinite(frames).sum(0)
+    rising = np.sort(frames, axis=0)  # what is missing comes last
+    middle = (np.maximum(count - 1, 0) // 2, count // 2)
+    lower, upper = (np.take_along_axis(rising, at[None], axis=0)[0] for at in middle)
+    return np.where(count >= at_least, (lower + upper) / 2, np.nan)

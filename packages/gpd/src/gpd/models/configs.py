@@ -130,6 +130,9 @@ class NodeTrainingConfig:
     """Passes over the training windows."""
     learning_rate: float = 1e-4
     """Of Adam."""
+    rates: tuple[float, ...] = ()
+    """Learning rates that are tried on the few days of a target instead of that one (`select_on = "tail"`); the one
+    that is best at their end is kept. Cities unlike the sources want higher ones."""
     weight_decay: float = 1e-2
     """Share of each weight that is added to its gradient (L2, not decoupled)."""
     decay: Literal["constant", "cosine"] = "constant"
@@ -184,6 +187,9 @@ class NodeTrainingConfig:
         for name in ("group", "patience", "weight_decay", "average_days", "shared_epochs"):
             _require(getattr(self, name) >= 0, "training", name, getattr(self, name), "0 or more")
         _require(self.learning_rate > 0, "training", "learning_rate", self.learning_rate, "more than 0")
+        _require(all(rate > 0 for rate in self.rates), "training", "rates", self.rates, "more than 0, each of them")
+        held = not self.rates or self.select_on == "tail"
+        _require(held, "training", "rates", self.rates, "none unless select_on is tail, which chooses among them")
         fits = not self.shared_epochs or self.start == "shared"
         _require(
             fits, "training", "shared_epochs", self.shared_epochs, "0 with start own: networks differ from the first"
