@@ -53,8 +53,8 @@ BACKBONE = "backbone"
 """Run whose backbone is frozen in `adapters`."""
 ADAPTERS = ("standard", "mtl", "moe", "task_adaptive")
 ABLATIONS = ("no_dix", "no_prompt", "no_seq", "no_visual")
-GRID = (16, 16)
-"""Of models that see several sets: every one is stretched to it, and forecasts are stretched back."""
+GRID = (16, 8)
+"""Of models that see several sets, that of the target: others are stretched to it."""
 PLACES = {
     "bike": {"source": ("nyc_bike_grid",)},
     "taxi": {"source": ("taxi_grid_40",), "start": "2000-01-03T00:00", "step": "10 minutes", "anomalies": "day"},
@@ -77,18 +77,22 @@ class Subject:
     grid: tuple[int, int] | None = None
     """Of the model, where that of the data would take too long."""
     residual: Literal["damped", "linear"] = "linear"
+    usual: Literal["mean", "median"] = "mean"
+    around: int = 0
+    """Moments before and after that count for what is usual."""
 
     @property
     def words(self) -> str:
         """What the budget is spent on."""
         grid = "grid of the data" if self.grid is None else f"grid {self.grid[0]}x{self.grid[1]}"
         stride = f", every {self.stride}. window" if self.stride > 1 else ""
-        return f"{grid}, {self.epochs} epochs{stride}, batches of {self.batch}, start {self.residual}"
+        usual = f", {self.usual} of {2 * self.around + 1} moments" if (self.usual, self.around) != ("mean", 0) else ""
+        return f"{grid}, {self.epochs} epochs{stride}, batches of {self.batch}, start {self.residual}{usual}"
 
 
 SETS = {
     "bike": Subject(frames=6, epochs=3, batch=16),
-    "taxi": Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20)),
+    "taxi": Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20), usual="median", around=6),
     "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
 }
 TRIALS = {
@@ -99,7 +103,8 @@ TRIALS = {
     ),
     "taxi": (
         Subject(frames=6, epochs=1, batch=4, stride=8, residual="damped"),
-        replace(SETS["taxi"], residual="damped"),
+        Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20), residual="damped"),
+        Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20)),
         SETS["taxi"],
     ),
 }
@@ -111,7 +116,8 @@ STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, "adapters"
 def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfig:
     """Return the run of `small` on one set, with the budget of the set by default."""
     subject, small = subject or SETS[name], PRESETS["small"]
-    data = replace(small.data, **PLACES[name], split=SPLIT, batch=subject.batch, stride=subject.stride)
+    data = replace(small.data, **PLACES[name], split=SPLIT, batch=subject.batch, stride=subject.stride,
+                   usual=subject.usual, usual_around=subject.around)  # fmt: skip
     head = replace(small.model.prediction_head, residual=subject.residual)
     model = replace(small.model, T=subject.frames, T_out=subject.frames, prediction_head=head)
     if subject.grid is not None:
@@ -124,10 +130,13 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
     """Return a run of `small` on several sets, on one grid."""
     small = PRESETS["small"]
     sources = tuple(PLACES[name]["source"][0] for name in names)
-    # What fits one fits all: a start for those without times, what is usual by the time of day.
-    clock: dict[str, Any] = {key: value for key, value in PLACES["taxi"].items() if key != "source"}
-    model = replace(small.model, H=GRID[0], W=GRID[1])
-    data = replace(small.data, source=sources, split=SPLIT, batch=16, mixing="balanced", **clock)
+    # What fits one fits all: what is usual by the time of day, and the time of a start for those that have none.
+    usual: dict[str, Any] = {"anomalies": "day", "usual": "median"}
+    if "taxi" in names:
+        usual |= {name: PLACES["taxi"][name] for name in ("start", "step")}
+    head = replace(small.model.prediction_head, residual="damped")
+    model = replace(small.model, H=GRID[0], W=GRID[1], prediction_head=head)
+    data = replace(small.data, source=sources, split=SPLIT, batch=16, mixing="balanced", **usual)
     # An epoch of one set has a tenth of the steps of one of all of them.
     fit = replace(small.fit, epochs=1000, max_steps=steps, evaluate_every=5 if names == (TARGET,) else 1, patience=0,
                   ema_decay=0.99, checkpoint_every=25)  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 import torch
 from flow_runs import LORA, SMALL, answer, flow_file, refused, run
 from flow_worlds import flows, write_unist
+from safetensors.torch import load_file
 
 from stcore.configuration import from_plain, read_toml
 from stcore.grids import GridSeries
@@ -42,8 +43,6 @@ def test_train_leaves_a_run_directory(trained: Path) -> None:
 
 
 def test_checkpoints_hold_what_is_trained_and_the_run_the_frozen_backbone_once(trained: Path) -> None:
-    from safetensors.torch import load_file
-
     best = load_file(trained / "checkpoints/best.safetensors")
     last = load_file(trained / "checkpoints/step-4.safetensors")
     frozen = load_file(trained / "backbone.safetensors")
@@ -212,6 +211,37 @@ def test_detail_that_the_model_cannot_see_persists(
     found = answer(capsys, "evaluate", tmp_path / "run", "--no-figures")["data_sets"]["flows"]
     assert found["Real_MAE"] == pytest.approx(found["errors"]["persistence"]["overall"]["mae"], rel=1e-4)
     assert answer(capsys, "export", tmp_path / "run", "--out", tmp_path / "model.pt2")["difference"] < 1e-5
+
+
+def test_medians_of_near_moments_are_a_rival_too_and_come_back_with_a_run(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--data.anomalies", "day", "--data.usual", "median", "--data.usual-around", 2)
+    assert run("train", *SMALL, *words, "--data", source, "--run", tmp_path / "run") == 0
+    found = answer(capsys, "evaluate", tmp_path / "run", "--no-figures")["data_sets"]["flows"]
+    assert found["errors"]["usual (median of 5 moments)"]["overall"]["mae"] > 0
+    restored = Forecaster.load(tmp_path / "run", device="cpu").known["flows"].space.usual
+    assert restored is not None and (restored.average, restored.around, restored.by_weekday) == ("median", 2, False)
+
+
+def test_weights_of_a_run_on_other_data_start_from_what_lasts_in_these(source: Path, tmp_path: Path) -> None:
+    """A run on the same data goes on with the shares that were learnt, one on others with those that fit them."""
+    shares = "model/prediction_head.shares"
+    words = (*SMALL, "--model.prediction-head.residual", "damped")
+    assert run("train", *words, "--data", source, "--run", tmp_path / "first") == 0
+    learnt = load_file(tmp_path / "first/checkpoints/best.safetensors")[shares]
+    still = (*words, "--fit.max-steps", "1", "--optimiser.learning-rate", "1e-12", "--init-from", tmp_path / "first")
+    other = flow_file(tmp_path, "other.npz", seed=5)
+    for name, data in (("same", source), ("other", other)):
+        assert run("train", *still, "--data", data, "--run", tmp_path / name) == 0
+    assert run("train", *still[:-2], "--data", other, "--run", tmp_path / "fresh") == 0
+    same, others, fresh = (load_file(tmp_path / name / "checkpoints/best.safetensors") for name in
+                           ("same", "other", "fresh"))  # fmt: skip
+    torch.testing.assert_close(same[shares], learnt)
+    torch.testing.assert_close(others[shares], fresh[shares])
+    assert float((others[shares] - learnt).abs().max()) > 1e-4
+    queries = "model/prediction_head.horizon_queries"
+    torch.testing.assert_close(others[queries], same[queries])
 
 
 def test_few_shot_over_all_targets_and_its_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from vlm4st.mixing import Mixture
 from vlm4st.objective import Objective, error_sums, means_of, total_loss
 from vlm4st.presets import PRESETS
 from vlm4st.schedules import epoch_rate, step_rate
-from vlm4st.train import decays, make_model, make_optimiser, start_linear
+from vlm4st.train import decays, make_model, make_optimiser, start_fitted
 from vlm4st.watching import Board, Seen, real_errors
 
 
@@ -169,7 +169,7 @@ def test_linear_residual_starts_from_the_map_that_fits_best() -> None:
             return {"x": history[ids], "target": future[ids], "mask": mask[ids]}
 
     batches = Batches(parts=(), size=20, seed=0)
-    start_linear(model, batches, LossConfig())
+    start_fitted(model, batches, LossConfig())
     carry = model.prediction_head.carry
     assert carry is not None
     torch.testing.assert_close(carry.detach(), truth, atol=1e-3, rtol=1e-3)
@@ -179,10 +179,15 @@ def test_linear_residual_starts_from_the_map_that_fits_best() -> None:
     model.prediction_head(torch.randn(2, 5, 16), torch.randn(2, 3, 4, 6, 8), x).sum().backward()
     assert carry.grad is not None and not decays("prediction_head.carry", carry)
     future[::5, 0] += 30.0  # absolute errors bear them, squared ones do not
-    start_linear(model, batches, LossConfig(mse_weight=0.0, mae_weight=1.0))
+    start_fitted(model, batches, LossConfig(mse_weight=0.0, mae_weight=1.0))
     torch.testing.assert_close(carry.detach(), truth, atol=1e-2, rtol=1e-2)
-    start_linear(model, batches, LossConfig(mse_weight=1.0, mae_weight=0.0))
+    start_fitted(model, batches, LossConfig(mse_weight=1.0, mae_weight=0.0))
     assert float((carry.detach() - truth).detach().abs().max()) > 0.1
+    damped = make_model(settings("--model.prediction-head.residual", "damped"))
+    history[:, :2] = 0.0
+    future = torch.einsum("ht,btrc->bhrc", truth, history)
+    start_fitted(damped, batches, LossConfig())
+    torch.testing.assert_close(damped.prediction_head.carried(history), future, atol=1e-2, rtol=1e-2)
 
 
 def test_errors_count_masked_cells_only() -> None:

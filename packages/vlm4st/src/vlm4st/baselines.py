@@ -144,6 +144,8 @@ def fit_baselines(source: Source) -> dict[str, Baseline]:
         daily = HistoricalAverage.fit(windows, some, by_weekday=False)
         found["time-of-day average"] = daily
         found["damped persistence"] = DampedPersistence.fit(windows, some, horizon=horizon, usual=daily)
+        if source.space.usual is not None and not source.space.usual.plain:
+            found[source.space.usual.words] = source.space.usual
     found["per-cell regression"] = CellRegression.fit(windows, some, horizon=horizon)
     return found
 

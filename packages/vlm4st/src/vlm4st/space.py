@@ -219,7 +219,7 @@ class Space:
 
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside the tensors, as plain values."""
-        kept = {} if self.usual is None else {"usual": "week" if self.usual.by_weekday else "day"}
+        kept = {} if self.usual is None else self.usual.facts()
         return {"fit": self.fit, "resize": self.resizing.kind, "native": list(self.resizing.native),
                 "model": list(self.resizing.model), **kept}  # fmt: skip
 
@@ -230,9 +230,7 @@ class Space:
             kind=cast("Kind", facts["resize"]), native=_pair(facts["native"]), model=_pair(facts["model"])
         )
         low, high = (constants[f"{prefix}/{name}"].double().cpu().numpy() for name in ("low", "high"))
-        usual = None
-        if "usual" in facts:
-            usual = HistoricalAverage.restore(constants, f"{prefix}/usual", by_weekday=facts["usual"] == "week")
+        usual = HistoricalAverage.restore(constants, f"{prefix}/usual", facts)
         return cls(low=low, high=high, resizing=resizing, fit=str(facts["fit"]), usual=usual)
 
 

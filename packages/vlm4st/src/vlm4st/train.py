@@ -16,6 +16,7 @@ from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import to_plain
 from stcore.errors import UserError
 from stcore.sampling import derive_seed
+from stcore.training.checkpoint import Checkpoint
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator
 from stcore.training.run import load_for_resume
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
     from vlm4st.models.vlm4st import VLM4ST  # brings timm and transformers, which a look at the data need not wait for
 
 FITTED, RIDGE = 512, 1e-4
-"""Samples that a linear start is fitted on, and its ridge as a share of the mean square."""
+"""Samples that a start is fitted on, and its ridge as a share of the mean square."""
 REWEIGHTED, SMALL_ERROR = 10, 0.05
-"""Times that it is fitted where absolute errors count, and the share of the mean error below which these are squared."""
+"""Rounds of fitting where absolute errors count, and the share of the mean error below which these are squared."""
 HARMLESS = ("fit.tensorboard", "fit.workers", "backbone.shard", "backbone.checkpointing", "data.cache")
 """What may differ when a run goes on."""
 
@@ -86,12 +87,13 @@ def train(
     reference = reference_to(model, config.model.vlm.pretrained_path)
     if checkpoint is not None:
         check_frozen(model, Reference.of(checkpoint), where=reference.file or str(checkpoint.path))
-    if checkpoint is None and start is None:
-        fitted = _fitted(sources)
-        start_linear(model, training_batches(fitted, config.data, seed=config.seed), config.loss)
     objective = prepare(model, config)
     if start is not None:
         load_weights(objective, start)
+    if checkpoint is None and (start is None or _trained_on(start) != [one.name for one in _trained(sources)]):
+        # What lasts of a frame is the data's own: weights that others taught start from it as fresh ones do.
+        fitted = [source for source in _trained(sources) if source.evaluated] or _trained(sources)
+        start_fitted(model, training_batches(fitted, config.data, seed=config.seed), config.loss)
     optimiser = make_optimiser(objective, config)
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     directory = directory or new_run(run, config, package="vlm4st", preset=preset, accelerator=accelerator)
@@ -189,29 +191,34 @@ def make_model(config: TrainConfig, *, load_backbone: bool = True) -> VLM4ST:
     return model
 
 
-def _fitted(sources: Sequence[Source]) -> list[Source]:
-    """Return the data sets that a linear map is fitted to: the target, where something of it is trained on, else all
-    that is trained on; unlike data sets have unlike maps."""
-    used = [source for source in sources if len(source.training)]
-    return [source for source in used if source.evaluated] or used
+def _trained(sources: Sequence[Source]) -> list[Source]:
+    """Return the data sets of which something is trained on."""
+    return [source for source in sources if len(source.training)]
 
 
-def start_linear(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
-    """Let a model that adds to a linear map of the history start from the one that fits training samples best.
+def _trained_on(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of those that a checkpoint was trained on."""
+    return [source["name"] for source in checkpoint.metadata["sources"] if source["trained"]]
+
+
+def start_fitted(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
+    """Let a model that adds to shares or to a linear map of the history start from those that fit training samples
+    best.
 
     Ridge regression over cells that count, of the batches of the first epoch up to `FITTED` samples; where absolute
     errors are in the loss, weighted anew a few times with what makes their squares such a loss (iteratively reweighted
     least squares).
 
     Args:
-        model: its map is set, where it has one.
-        batches: of the training.
+        model: its shares or its map are set, where it has them.
+        batches: of what it is fitted to: the target where something of it is trained on, else all that is; unlike
+            data sets have unlike maps.
         loss: what is minimised.
     """
-    carry = model.prediction_head.carry
-    if carry is None:
+    head = model.prediction_head
+    if not head.fits:
         return
-    x, y = _pairs(batches)
+    x, y = _pairs(batches, lags=head.fits)
     if not x.shape[1]:
         return
     found = _ridge(x, y)
@@ -221,12 +228,11 @@ def start_linear(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
         root = (loss.mse_weight + 0.5 * loss.mae_weight / error.clamp_min(least)).sqrt()
         each = [_ridge(x * weight, lead * weight) for weight, lead in zip(root, y[:, None], strict=True)]
         found = torch.cat(each, dim=1)
-    with torch.no_grad():
-        carry.copy_(found.mT)
+    head.start_from(found.mT)
 
 
-def _pairs(batches: Mixture) -> tuple[Float64[Tensor, "lag cell"], Float64[Tensor, "lead cell"]]:
-    """Return histories and futures of cells whose whole future counts."""
+def _pairs(batches: Mixture, *, lags: int) -> tuple[Float64[Tensor, "lag cell"], Float64[Tensor, "lead cell"]]:
+    """Return the last frames of histories and the futures of cells whose whole future counts."""
     histories: list[Tensor] = []
     futures: list[Tensor] = []
     seen = 0
@@ -235,7 +241,7 @@ def _pairs(batches: Mixture) -> tuple[Float64[Tensor, "lag cell"], Float64[Tenso
         x, y = (batch[name].movedim(1, 0).flatten(1) for name in ("x", "target"))
         mask = batch.get("mask")
         whole = slice(None) if mask is None else mask.expand_as(batch["target"]).all(dim=1).flatten()
-        histories.append(x[:, whole])
+        histories.append(x[-lags:, whole])
         futures.append(y[:, whole])
         seen += len(ids)
         if seen >= FITTED:

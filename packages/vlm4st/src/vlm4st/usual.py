@@ -16,6 +16,7 @@ from stcore.errors import UserError
 from vlm4st.windows import WindowSet
 
 Channels = Int64[ndarray, "sample"]
+Average = Literal["mean", "median"]
 NO_TIME = "frames without times; expected some for a historical average"
 
 
@@ -29,6 +30,19 @@ class HistoricalAverage:
     table: Float32[ndarray, "key channel row column"]
     """Averages by weekday and moment, then by moment, then of all frames; NaN where there was nothing."""
     by_weekday: bool = True
+    average: Average = "mean"
+    around: int = 0
+    """Moments before and after that count too."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the usual naive forecast: means of the very moments."""
+        return self.average == "mean" and not self.around
+
+    @property
+    def words(self) -> str:
+        """What it is, in a table of forecasts."""
+        return f"usual ({self.average} of {2 * self.around + 1} moments)"
 
     @classmethod
     def fit(
@@ -38,7 +52,7 @@ class HistoricalAverage:
         *,
         by_weekday: bool = True,
         at_least: int = 1,
-        average: Literal["mean", "median"] = "mean",
+        average: Average = "mean",
         around: int = 0,
     ) -> HistoricalAverage:
         """Average the frames of a training part, or of some of its windows, each frame once.
@@ -63,7 +77,8 @@ class HistoricalAverage:
         moments = np.unique(np.concatenate(seen))
         tables = _means if average == "mean" else _medians
         parts = tables(windows, chosen, moments, around, at_least, by_weekday=by_weekday)
-        return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday)
+        return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday,
+                   average=average, around=around)  # fmt: skip
 
     def at(
         self, clocks: Int64[ndarray, "sample frame 2"], channels: Channels
@@ -105,11 +120,21 @@ class HistoricalAverage:
         return {f"{prefix}/moments": torch.from_numpy(self.moments.copy()),
                 f"{prefix}/table": torch.from_numpy(self.table.copy())}  # fmt: skip
 
+    def facts(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps beside them."""
+        return {"usual": "week" if self.by_weekday else "day", "usual_average": self.average,
+                "usual_around": self.around}  # fmt: skip
+
     @classmethod
-    def restore(cls, constants: Mapping[str, Tensor], prefix: str, *, by_weekday: bool) -> HistoricalAverage:
-        """Rebuild what `constants` kept."""
+    def restore(
+        cls, constants: Mapping[str, Tensor], prefix: str, facts: Mapping[str, Any]
+    ) -> HistoricalAverage | None:
+        """Rebuild what `constants` and `facts` kept; None where nothing was taken off."""
+        if "usual" not in facts:
+            return None
         moments, table = (constants[f"{prefix}/{name}"].cpu().numpy() for name in ("moments", "table"))
-        return cls(moments=moments, table=table, by_weekday=by_weekday)
+        return cls(moments=moments, table=table, by_weekday=facts["usual"] == "week",
+                   average=facts.get("usual_average", "mean"), around=facts.get("usual_around", 0))  # fmt: skip
 
 
 Table = Float[ndarray, "_ channel row column"]

@@ -133,6 +133,21 @@ class PredictionHead(nn.Module):
             return history[:, -1:]
         return (1.0 - PACE * self.shares[:, None, None]) * history[:, -1:]
 
+    @property
+    def fits(self) -> int:
+        """Last known frames whose weights can be fitted before training (`residual` damped or linear); 0 for none."""
+        if self.carry is not None:
+            return self.carry.shape[1]
+        return int(self.shares is not None)
+
+    def start_from(self, weights: Float[Tensor, "horizon known"]) -> None:
+        """Let forecasts hold these weights of the last known frames, `fits` of them."""
+        with torch.no_grad():
+            if self.carry is not None:
+                self.carry.copy_(weights)
+            elif self.shares is not None:
+                self.shares.copy_((1.0 - weights[:, -1]) / PACE)
+
     def _decoded(self, embeddings: Float[Tensor, "batch token vlm"]) -> Volume:
         """Return features of each future frame's cells out of the tokens."""
         queries = repeat(self.horizon_queries, "1 horizon dim -> batch horizon dim", batch=embeddings.shape[0])
