@@ -178,12 +178,24 @@ _CHANGE = _uneven(
     "shared-small, but change from the last value, and time of day", absolute=True, shared=10, calendar="day",
     residual="persistence", unevenness=False, **_SMALL,
 )  # fmt: skip
+_TIMELESS = _uneven(
+    "shared-small, blind to the time", absolute=True, shared=10, calendar="none", unevenness=False, **_SMALL
+)
 
 
 def _tried(config: RunConfig) -> NodeTrainingConfig:
     """Return fine-tuning at several rates, the best at the end of the few days being kept; of rivals too."""
     return replace(config.finetune, rates=(3e-4, 1e-3, 3e-3, 1e-2))
 
+
+def _long(config: RunConfig) -> NodeTrainingConfig:
+    """Return fine-tuning for hourly data, of which three days are a single batch."""
+    return replace(_tried(config), batch=16, epochs=300, evaluate_every=5, patience=10)
+
+
+_TIMELESS_LONG = Variant(
+    replace(_TIMELESS.config, finetune=_long(_TIMELESS.config)), "shared-small-long, but blind to the time"
+)
 
 VARIANTS: dict[str, Variant] = {
     "plain": _models("forecast as it is"),
@@ -216,6 +228,26 @@ VARIANTS: dict[str, Variant] = {
     ),
     "shared-change-rates": _later(
         _CHANGE, "shared-change, tuned at the best of four rates", "shared-change", finetune=_tried(_CHANGE.config)
+    ),
+    "shared-small-long": _later(
+        _SHARED, "shared-small, tuned longer at the best of four rates", "shared-small", finetune=_long(_SHARED.config)
+    ),
+    "shared-change-long": _later(
+        _CHANGE, "shared-change, tuned longer at the best of four rates", "shared-change",
+        finetune=_long(_CHANGE.config),
+    ),
+    "shared-timeless-long": _TIMELESS_LONG,
+    "shared-timeless-city": _later(
+        _TIMELESS_LONG, "shared-timeless-long, all rows of the city moved alike by its days", "shared-timeless-long",
+        finetune=replace(_TIMELESS_LONG.config.finetune, shared_epochs=300),
+    ),
+    "shared-timeless-squared": _later(
+        _TIMELESS_LONG, "shared-timeless-city, tuned by squared errors", "shared-timeless-long",
+        finetune=replace(_TIMELESS_LONG.config.finetune, shared_epochs=300, loss="mse"),
+    ),
+    "shared-small-city": _later(
+        _SHARED, "shared-small-rates, all rows of the city moved alike by its days", "shared-small",
+        finetune=replace(_tried(_SHARED.config), shared_epochs=60),
     ),
     "absolute": _ABSOLUTE,
     "absolute-slow": _later(

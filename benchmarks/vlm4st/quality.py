@@ -5,8 +5,8 @@ train on, 10 % to choose the weights on and 20 % that is scored once per run, pe
 the data. Budgets were chosen on the validation part (`trials`). Four questions, each a table:
 
 - `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part;
-- `few-shot`: three days of bikes with all of the other grids, beside the three days alone (chosen on the validation
-  part like everything else, so trained to their own best) and beside no bikes at all;
+- `few-shot`: three days of bikes with all of the other grids, at once or these first, beside the three days alone
+  (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all;
 - `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
   adapters, from scratch; and without each part of the model;
 - `known`: the recorded series of two weeks whose naive errors are known, the preset `tiny`, three seeds, after 400
@@ -49,6 +49,8 @@ SPLIT = (0.7, 0.1, 0.2)
 TARGET, OTHERS = "bike", ("taxi", "era5")
 DAYS = 3
 """Of the target, in `few-shot`."""
+FIRST = "others first"
+"""The run of `few-shot` that starts from what `zero-shot` has learnt of the other grids."""
 BACKBONE = "backbone"
 """Run whose backbone is frozen in `adapters`."""
 ADAPTERS = ("standard", "mtl", "moe", "task_adaptive")
@@ -80,6 +82,9 @@ class Subject:
     usual: Literal["mean", "median"] = "mean"
     around: int = 0
     """Moments before and after that count for what is usual."""
+    squared: float = 1.0
+    """Weight of squared errors beside half the absolute ones."""
+    rate: float = 1e-3
 
     @property
     def words(self) -> str:
@@ -87,12 +92,15 @@ class Subject:
         grid = "grid of the data" if self.grid is None else f"grid {self.grid[0]}x{self.grid[1]}"
         stride = f", every {self.stride}. window" if self.stride > 1 else ""
         usual = f", {self.usual} of {2 * self.around + 1} moments" if (self.usual, self.around) != ("mean", 0) else ""
-        return f"{grid}, {self.epochs} epochs{stride}, batches of {self.batch}, start {self.residual}{usual}"
+        errors = "" if self.squared else ", absolute errors"
+        rate = f", rate {self.rate:g}" if self.rate != Subject.rate else ""
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        return f"{grid}, {epochs}{stride}, batches of {self.batch}, start {self.residual}{usual}{errors}{rate}"
 
 
 SETS = {
     "bike": Subject(frames=6, epochs=3, batch=16),
-    "taxi": Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20), usual="median", around=6),
+    "taxi": Subject(frames=6, epochs=2, batch=4, stride=16, usual="median", around=6, squared=0.0, rate=3e-4),
     "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
 }
 TRIALS = {
@@ -100,16 +108,21 @@ TRIALS = {
         Subject(frames=12, epochs=3, batch=8, grid=(17, 25), residual="damped"),
         replace(SETS["era5"], residual="damped"),
         SETS["era5"],
+        replace(SETS["era5"], epochs=3, rate=3e-4),
+        replace(SETS["era5"], epochs=3),
     ),
     "taxi": (
         Subject(frames=6, epochs=1, batch=4, stride=8, residual="damped"),
         Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20), residual="damped"),
         Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20)),
+        Subject(frames=6, epochs=1, batch=4, stride=2, grid=(20, 20), usual="median", around=6),
+        replace(SETS["taxi"], stride=4, grid=(20, 20)),
         SETS["taxi"],
+        replace(SETS["taxi"], rate=1e-3),
     ),
 }
 """Ways to spend the five minutes, seed 0."""
-STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, "adapters": 120, BACKBONE: 200}
+STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 120, BACKBONE: 200}
 """Of each run; the best weights on the validation part are kept."""
 
 
@@ -123,7 +136,9 @@ def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfi
     if subject.grid is not None:
         model = replace(model, H=subject.grid[0], W=subject.grid[1])
     fit = replace(small.fit, epochs=subject.epochs, patience=0, ema_decay=0.99, checkpoint_every=25)
-    return replace(small, data=data, model=model, fit=fit, fit_grid=subject.grid is None, seed=seed)
+    return replace(small, data=data, model=model, fit=fit, fit_grid=subject.grid is None, seed=seed,
+                   loss=replace(small.loss, mse_weight=subject.squared, mae_weight=0.5 if subject.squared else 1.0),
+                   optimiser=replace(small.optimiser, learning_rate=subject.rate))  # fmt: skip
 
 
 def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
@@ -144,10 +159,10 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
 
 
 def few_shot(how: str) -> TrainConfig:
-    """Return a run of `few-shot`: `days and others`, `days alone` or `zero-shot`."""
-    days = 0.0 if how == "zero-shot" else float(DAYS)
-    chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=how != "days alone")
-    names = (TARGET,) if how == "days alone" else (TARGET, *OTHERS)
+    """Return a run of `few-shot`: `days and others`, `others first`, `days alone` or `zero-shot`."""
+    days, alone = 0.0 if how == "zero-shot" else float(DAYS), how in ("days alone", FIRST)
+    chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=not alone)
+    names = (TARGET,) if alone else (TARGET, *OTHERS)
     return mixed(names, STEPS[how], few_shot=chosen)
 
 
@@ -191,8 +206,8 @@ class Place:
         """Return a run of two steps, where things only have to be quick."""
         return replace(config, fit=replace(config.fit, max_steps=2)) if self.quick else config
 
-    def train(self, config: TrainConfig, label: str) -> float:
-        """Train or go on training, and return the seconds that all of it took."""
+    def train(self, config: TrainConfig, label: str, *, start: str = "") -> float:
+        """Train or go on training, from the weights of another run where one is named; return the seconds it took."""
         from vlm4st.train import train
 
         folder = self.folder / label
@@ -204,7 +219,7 @@ class Place:
         folder.parent.mkdir(parents=True, exist_ok=True)
         stored = run_config(TrainConfig, folder) if begun else config
         train(stored, run=None if begun else folder, resume=folder if begun else None, preset="quality",
-              device=self.device)  # fmt: skip
+              init_from=self.folder / start if start and not begun else None, device=self.device)  # fmt: skip
         timing = folder / "timing.jsonl"
         lines = [json.loads(line) for line in timing.read_text().splitlines()] if timing.exists() else []
         return round(sum(line.get("step_s", 0.0) for line in lines) * config.fit.log_every, 1)
@@ -264,8 +279,10 @@ def _of_group(
             for seed in seeds:
                 yield from _scored(group, name, "small", headline(name, seed), place)
     elif group == "few-shot":
-        for how in wanted or ("days and others", "days alone", "zero-shot"):
-            yield from _scored(group, TARGET, how, few_shot(how), place)
+        for how in wanted or ("zero-shot", FIRST, "days and others", "days alone"):
+            config = few_shot(how)
+            start = _label(group, TARGET, "zero-shot", config.seed) if how == FIRST else ""
+            yield from _scored(group, TARGET, how, config, place, start=start)
     elif group == "adapters":
         weights = _backbone_file(place)
         for how in wanted or (*ADAPTERS, "from scratch", *ABLATIONS):
@@ -310,14 +327,14 @@ def _tried(name: str, number: int, subject: Subject, place: Place) -> Row:
             "mae": min(errors), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
 
 
-def _scored(group: str, name: str, model: str, config: TrainConfig, place: Place) -> Iterator[Row]:
+def _scored(group: str, name: str, model: str, config: TrainConfig, place: Place, *, start: str = "") -> Iterator[Row]:
     from vlm4st.data import read_datasets, sources_of
     from vlm4st.data_options import WindowShape
     from vlm4st.evaluate import evaluate
     from vlm4st.predict import Forecaster
 
     config, label = place.brief(config), _label(group, name, model, config.seed)
-    seconds = place.train(config, label)
+    seconds = place.train(config, label, start=start)
     forecaster = Forecaster.load(place.folder / label, device=place.device)
     sources = sources_of(read_datasets(config.data), config.data, WindowShape.of(forecaster.config.model),
                          target=config.few_shot.target, few_shot=config.few_shot)  # fmt: skip
@@ -443,9 +460,10 @@ def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
             said.append(
                 f"{model}: {won} of {len(found)} seeds below the best naive forecast ({best}, {naive[best]:.3g})"
             )
-    if group == "few-shot" and {"days and others", "days alone"} <= models.keys():
-        change = statistics.fmean(models["days and others"]) / statistics.fmean(models["days alone"]) - 1.0
-        said.append(f"MAE of {DAYS} days with the other sets against the {DAYS} days alone: {change:+.1%}")
+    if group == "few-shot" and "days alone" in models:
+        for how in [how for how in ("days and others", FIRST) if how in models]:
+            change = statistics.fmean(models[how]) / statistics.fmean(models["days alone"]) - 1.0
+            said.append(f"MAE of {how} against the {DAYS} days alone: {change:+.2%}")
     return [". ".join(said) + "."] if said else []
 
 
