@@ -171,6 +171,49 @@ def test_the_mean_row_is_the_mean_of_the_sources(trained: Path) -> None:
     np.testing.assert_allclose(rows.memorised.generated, far.numpy(), rtol=1e-3)
 
 
+def test_of_several_rates_the_best_at_the_end_of_the_days_is_kept_also_after_a_kill(
+    copied: Path, tmp_path: Path
+) -> None:
+    rates = (1e-4, 1e-2)
+    words = ("finetune", copied, "--redo", "--device", "cpu", "--quiet",
+             "--finetune.rates", *rates)  # fmt: skip
+    again = tmp_path / "again"
+    shutil.copytree(copied, again)
+    assert run(*words) == 0
+    kept = RowTable.read(copied / "finetune/rows.safetensors")
+    held = {rate: mean_loss(copied / f"finetune/training-{rate:g}") for rate in rates}
+    assert held[1e-4] != held[1e-2]
+    assert kept.metadata["training"]["learning_rate"] == min(held, key=lambda rate: held[rate])
+    assert float(np.mean(kept.metadata["best_loss"])) == pytest.approx(min(held.values()))
+
+    class Killed(Exception):
+        pass
+
+    usual = gpd.node_training.Step.__call__
+
+    def step(self: Any, model: Any, batch: Any, context: Any) -> Any:
+        if context.step == 1 and any(again.glob("finetune/training-0.01/config.toml")):
+            raise Killed
+        return usual(self, model, batch, context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpd.node_training.Step, "__call__", step)
+        assert run(words[0], again, *words[2:]) == 1
+    begun = (again / "finetune/training-0.0001/metrics.jsonl").stat().st_mtime_ns
+    assert run(words[0], again, *words[2:]) == 0
+    assert (again / "finetune/training-0.0001/metrics.jsonl").stat().st_mtime_ns == begun
+    assert (again / "finetune/rows.safetensors").read_bytes() == (copied / "finetune/rows.safetensors").read_bytes()
+
+
+def mean_loss(training: Path) -> float:
+    """Return the mean of the nodes' best losses, which the last checkpoint of a training keeps."""
+    from safetensors.torch import load_file
+
+    last = max(training.glob("checkpoints/step-*.safetensors"), key=lambda path: int(path.stem.split("-")[1]))
+    (found,) = [value for name, value in load_file(last).items() if name.endswith("best_loss")]
+    return float(found.double().mean())
+
+
 def test_other_days_ask_for_redo(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = refused(capsys, "generate", copied, "--days", 2, "--device", "cpu")
     assert "days 3, now 2" in line

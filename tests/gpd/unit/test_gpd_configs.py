@@ -9,6 +9,7 @@ from gpd_worlds import FLAGS, SMALL
 
 from gpd.cli import PROGRAM
 from gpd.config import DataConfig, EvaluateConfig, RunConfig
+from gpd.models.configs import NodeTrainingConfig
 from stcore.cli import parse
 from stcore.configuration import differences
 from stcore.errors import UserError
@@ -19,6 +20,12 @@ from stcore.errors import UserError
     [
         (DataConfig, {"days": 0}, "data.days: 0; expected at least 1"),
         (DataConfig, {"nodes": -1}, "data.nodes: -1; expected 0 (all) or more"),
+        (
+            NodeTrainingConfig,
+            {"rates": (1e-3, 0.0), "select_on": "tail"},
+            "training.rates: (0.001, 0.0); expected more",
+        ),
+        (NodeTrainingConfig, {"rates": (1e-3,)}, "training.rates: (0.001,); expected none unless select_on is tail"),
         (EvaluateConfig, {"stride": 0}, "evaluate.stride: 0; expected at least 1"),
         (EvaluateConfig, {"scratch_rates": (1e-3, 0.0)}, "evaluate.scratch-rates: (0.001, 0.0); expected numbers in"),
     ],

@@ -44,7 +44,7 @@ class LaterOptions(cli.CommonOptions):
     spatial: SpatialPromptConfig = field(default_factory=SpatialPromptConfig)
     temporal: TemporalPromptConfig = field(default_factory=TemporalPromptConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    finetune: NodeTrainingConfig = field(default_factory=NodeTrainingConfig)
+    finetune: NodeTrainingConfig = field(default_factory=lambda: NodeTrainingConfig(select_on="tail"))
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     seed: int = 0
     """Seed of what this stage draws; by default the run's."""
