@@ -65,6 +65,8 @@ PLACES = {
 """The days of the taxis have no dates: a Monday is assumed for the first, and only the time of day is sure. Weather
 knows no weekdays."""
 KNOWN_STEPS = (400, 600)
+USUAL = "usual ("
+"""Begins the name of what a model adds to, where that is no naive forecast that others use."""
 
 
 @dataclass(frozen=True)
@@ -448,6 +450,7 @@ def _set_table(group: str, name: str, rows: Sequence[Row]) -> str:
 def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
     """Say in a sentence what the table shows, also where it is not what was hoped for."""
     naive = {row["forecaster"]: row["figures"]["mae"] for row in rows if row["naive"]}
+    own = {name: naive.pop(name) for name in list(naive) if name.startswith(USUAL)}
     models: dict[str, list[float]] = {}
     for row in rows:
         if not row["naive"]:
@@ -460,6 +463,7 @@ def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
             said.append(
                 f"{model}: {won} of {len(found)} seeds below the best naive forecast ({best}, {naive[best]:.3g})"
             )
+        said += [f"What the model adds to, {name}, comes to {value:.4g} by itself" for name, value in own.items()]
     if group == "few-shot" and "days alone" in models:
         for how in [how for how in ("days and others", FIRST) if how in models]:
             change = statistics.fmean(models[how]) / statistics.fmean(models["days alone"]) - 1.0

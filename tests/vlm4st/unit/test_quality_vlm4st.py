@@ -52,6 +52,9 @@ def test_table_says_how_many_seeds_beat_the_best_naive_forecast() -> None:
     assert "| small | 20 k of 300 k | 2 | 3 ± 1.4 | 6 ± 2.8 | 1.5 | 4.5 |" in text
     assert "| *damped* |  |  | 3 | 6 | 1.5 | 4.5 |" in text
     assert "small: 1 of 2 seeds below the best naive forecast (damped, 3)." in text
+    rows.append(scored("headline", "usual (median of 5 moments)", 2.5, naive=True))
+    told = "What the model adds to, usual (median of 5 moments), comes to 2.5 by itself."
+    assert f"small: 1 of 2 seeds below the best naive forecast (damped, 3). {told}" in quality.table(rows)
 
 
 def test_budgets_that_were_tried_are_told_with_the_chosen_one() -> None:
