@@ -17,11 +17,12 @@ from stcore.errors import UserError
 from vlm4st.backbone import content_hash, frozen_blocks, frozen_tensors, reference_to
 from vlm4st.cli import PROGRAM
 from vlm4st.config import FewShotConfig, LossConfig, ScheduleConfig, TrainConfig
+from vlm4st.fitted_start import start_fitted
 from vlm4st.mixing import Mixture
 from vlm4st.objective import Objective, error_sums, means_of, total_loss
 from vlm4st.presets import PRESETS
 from vlm4st.schedules import epoch_rate, step_rate
-from vlm4st.train import decays, make_model, make_optimiser, start_fitted
+from vlm4st.train import decays, make_model, make_optimiser
 from vlm4st.watching import Board, Seen, real_errors
 
 

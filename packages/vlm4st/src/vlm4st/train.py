@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float64
 from torch import Tensor, nn
 
 from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import to_plain
 from stcore.errors import UserError
 from stcore.sampling import derive_seed
-from stcore.training.checkpoint import Checkpoint
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator
 from stcore.training.run import load_for_resume
 from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from vlm4st.backbone import FILE, Reference, check_frozen, halve, keep_in_run, reference_to, restore_frozen
-from vlm4st.config import LossConfig, TrainConfig
+from vlm4st.config import TrainConfig
 from vlm4st.data import Dataset, Mixture, Source, largest_grid, read_datasets, sources_of, training_batches
 from vlm4st.data_options import WindowShape
+from vlm4st.fitted_start import fitted_on, start_fitted, taught_by_others
 from vlm4st.models import build
 from vlm4st.objective import Objective, means_of, total_loss
 from vlm4st.options import TrainOptions
@@ -36,10 +35,6 @@ from vlm4st.watching import Board, real_errors
 if TYPE_CHECKING:
     from vlm4st.models.vlm4st import VLM4ST  # brings timm and transformers, which a look at the data need not wait for
 
-FITTED, RIDGE = 512, 1e-4
-"""Samples that a start is fitted on, and its ridge as a share of the mean square."""
-REWEIGHTED, SMALL_ERROR = 10, 0.05
-"""Rounds of fitting where absolute errors count, and the share of the mean error below which these are squared."""
 HARMLESS = ("fit.tensorboard", "fit.workers", "backbone.shard", "backbone.checkpointing", "data.cache")
 """What may differ when a run goes on."""
 
@@ -90,10 +85,8 @@ def train(
     objective = prepare(model, config)
     if start is not None:
         load_weights(objective, start)
-    if checkpoint is None and (start is None or _trained_on(start) != [one.name for one in _trained(sources)]):
-        # What lasts of a frame is the data's own: weights that others taught start from it as fresh ones do.
-        fitted = [source for source in _trained(sources) if source.evaluated] or _trained(sources)
-        start_fitted(model, training_batches(fitted, config.data, seed=config.seed), config.loss)
+    if checkpoint is None and (start is None or taught_by_others(start, sources)):
+        start_fitted(model, training_batches(fitted_on(sources), config.data, seed=config.seed), config.loss)
     optimiser = make_optimiser(objective, config)
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     directory = directory or new_run(run, config, package="vlm4st", preset=preset, accelerator=accelerator)
@@ -189,71 +182,6 @@ def make_model(config: TrainConfig, *, load_backbone: bool = True) -> VLM4ST:
     if config.backbone.checkpointing:
         model.set_gradient_checkpointing(True)
     return model
-
-
-def _trained(sources: Sequence[Source]) -> list[Source]:
-    """Return the data sets of which something is trained on."""
-    return [source for source in sources if len(source.training)]
-
-
-def _trained_on(checkpoint: Checkpoint) -> list[str]:
-    """Return the names of those that a checkpoint was trained on."""
-    return [source["name"] for source in checkpoint.metadata["sources"] if source["trained"]]
-
-
-def start_fitted(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
-    """Let a model that adds to shares or to a linear map of the history start from those that fit training samples
-    best.
-
-    Ridge regression over cells that count, of the batches of the first epoch up to `FITTED` samples; where absolute
-    errors are in the loss, weighted anew a few times with what makes their squares such a loss (iteratively reweighted
-    least squares).
-
-    Args:
-        model: its shares or its map are set, where it has them.
-        batches: of what it is fitted to: the target where something of it is trained on, else all that is; unlike
-            data sets have unlike maps.
-        loss: what is minimised.
-    """
-    head = model.prediction_head
-    if not head.fits:
-        return
-    x, y = _pairs(batches, lags=head.fits)
-    if not x.shape[1]:
-        return
-    found = _ridge(x, y)
-    for _ in range(REWEIGHTED if loss.mae_weight else 0):
-        error = (y - torch.einsum("ln,lt->tn", x, found)).abs()
-        least = SMALL_ERROR * error.mean(dim=1, keepdim=True).clamp_min(1e-12)
-        root = (loss.mse_weight + 0.5 * loss.mae_weight / error.clamp_min(least)).sqrt()
-        each = [_ridge(x * weight, lead * weight) for weight, lead in zip(root, y[:, None], strict=True)]
-        found = torch.cat(each, dim=1)
-    head.start_from(found.mT)
-
-
-def _pairs(batches: Mixture, *, lags: int) -> tuple[Float64[Tensor, "lag cell"], Float64[Tensor, "lead cell"]]:
-    """Return the last frames of histories and the futures of cells whose whole future counts."""
-    histories: list[Tensor] = []
-    futures: list[Tensor] = []
-    seen = 0
-    for ids in batches.order(0):
-        batch = batches.load(0, ids)
-        x, y = (batch[name].movedim(1, 0).flatten(1) for name in ("x", "target"))
-        mask = batch.get("mask")
-        whole = slice(None) if mask is None else mask.expand_as(batch["target"]).all(dim=1).flatten()
-        histories.append(x[-lags:, whole])
-        futures.append(y[:, whole])
-        seen += len(ids)
-        if seen >= FITTED:
-            break
-    return torch.cat(histories, dim=1).double(), torch.cat(futures, dim=1).double()
-
-
-def _ridge(x: Tensor, y: Tensor) -> Float64[Tensor, "lag lead"]:
-    """Return the linear map from lags to leads."""
-    inside, across = x @ x.mT, x @ y.mT
-    scale = RIDGE * inside.diagonal().mean().clamp_min(1e-12)
-    return torch.linalg.solve(inside + scale * torch.eye(len(x)).double(), across)
 
 
 def prepare(model: VLM4ST, config: TrainConfig) -> Objective:
