@@ -222,6 +222,10 @@ VARIANTS: dict[str, Variant] = {
     "shared-small-guided": _later(
         _SHARED, "shared-small, guidance 2", "shared-small", sampling=replace(_SHARED.config.sampling, guidance=2.0)
     ),
+    "shared-small-calm": _later(
+        _SHARED, "shared-small, mean of 32 draws with guidance 0.5", "shared-small",
+        sampling=replace(_SHARED.config.sampling, guidance=0.5, draws=32),
+    ),
     "shared-change": _CHANGE,
     "shared-small-rates": _later(
         _SHARED, "shared-small, tuned at the best of four rates", "shared-small", finetune=_tried(_SHARED.config)
@@ -240,6 +244,10 @@ VARIANTS: dict[str, Variant] = {
     "shared-timeless-city": _later(
         _TIMELESS_LONG, "shared-timeless-long, all rows of the city moved alike by its days", "shared-timeless-long",
         finetune=replace(_TIMELESS_LONG.config.finetune, shared_epochs=300),
+    ),
+    "shared-timeless-calm": _later(
+        _TIMELESS_LONG, "shared-timeless-long, mean of 32 draws with guidance 0.5", "shared-timeless-long",
+        sampling=replace(_TIMELESS_LONG.config.sampling, guidance=0.5, draws=32),
     ),
     "shared-timeless-squared": _later(
         _TIMELESS_LONG, "shared-timeless-city, tuned by squared errors", "shared-timeless-long",

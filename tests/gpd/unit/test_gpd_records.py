@@ -26,6 +26,14 @@ def test_changes_are_named():
     assert MADE.changes(wanted) == ["sampling.steps 25, now 10", "days 3, now 7", "other rows", "other days"]
 
 
+def test_options_of_later_versions_change_nothing_while_they_are_off():
+    later = {"sampling": {"steps": 25, "eta": 0.0, "rates": []}, "days": 3}
+    wanted = Record(stage="generate", config=later, inputs=MADE.inputs)
+    assert MADE.changes(wanted) == [] and not MADE.lacks(wanted)
+    later["sampling"]["rates"] = [0.1]  # type: ignore[index]
+    assert MADE.changes(wanted) == ["sampling.rates null, now [0.1]"] and MADE.lacks(wanted)
+
+
 def test_tuples_of_a_configuration_are_lists_in_a_file(tmp_path):
     made = Record(stage="a", config={"features": ("x", "y")}, inputs={})
     made.write(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -57,7 +57,10 @@ class Record:
                             f"{folder} to do the stage again") from error  # fmt: skip
 
     def changes(self, wanted: Record) -> list[str]:
-        """Return in words what of `wanted` differs from this, the first few."""
+        """Return in words what of `wanted` differs from this.
+
+        An option that is off and that this does not know came with a later version, and changes nothing.
+        """
         mine, other = json.loads(to_json(self.config)), json.loads(to_json(wanted.config))
         found = list(_differences(mine, other, ""))
         names = {**self.inputs, **wanted.inputs}
@@ -65,7 +68,7 @@ class Record:
 
     def lacks(self, wanted: Record) -> bool:
         """Return whether this was made otherwise than `wanted`, or from fewer inputs."""
-        same = json.loads(to_json(self.config)) == json.loads(to_json(wanted.config))
+        same = not self.changes(replace(wanted, inputs=self.inputs))
         return not (same and wanted.inputs.items() <= self.inputs.items())
 
 
@@ -73,6 +76,8 @@ def _differences(one: Any, other: Any, path: str) -> Iterator[str]:
     if isinstance(one, dict) and isinstance(other, dict):
         left, right = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
         for key in {**left, **right}:
+            if key not in left and not right[key]:
+                continue
             yield from _differences(left.get(key), right.get(key), f"{path}.{key}" if path else key)
     elif one != other:
         yield f"{path} {_short(one)}, now {_short(other)}"
