@@ -94,7 +94,7 @@ FEW_DAYS = RunConfig(
     diffusion=DiffusionConfig(learning_rate=1e-3, repeat=8, ema_after=50, ema_every=1),
     fit=LoopConfig(epochs=100_000, max_steps=600, checkpoint_every=200, log_every=50, ema_decay=0.99, evaluate_every=5,
                    clip_norm=1.0),
-    sampling=SamplingConfig(steps=25, draws=8),
+    sampling=SamplingConfig(steps=25, draws=32, guidance=0.5),
     finetune=NodeTrainingConfig(
         epochs=60, learning_rate=3e-4, weight_decay=0.0, loss="mae", split="chronological", select_on="tail",
         evaluate_every=2, patience=5, choose="together",
