@@ -87,6 +87,8 @@ class Subject:
     squared: float = 1.0
     """Weight of squared errors beside half the absolute ones."""
     rate: float = 1e-3
+    patience: int = 0
+    """Epochs without gain after which it is over; 0 goes to the end."""
 
     @property
     def words(self) -> str:
@@ -97,21 +99,23 @@ class Subject:
         errors = "" if self.squared else ", absolute errors"
         rate = f", rate {self.rate:g}" if self.rate != Subject.rate else ""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
-        return f"{grid}, {epochs}{stride}, batches of {self.batch}, start {self.residual}{usual}{errors}{rate}"
+        until = f", until {self.patience} bring no gain" if self.patience else ""
+        return f"{grid}, {epochs}{until}{stride}, batches of {self.batch}, start {self.residual}{usual}{errors}{rate}"
 
 
 SETS = {
     "bike": Subject(frames=6, epochs=3, batch=16),
     "taxi": Subject(frames=6, epochs=2, batch=4, stride=16, usual="median", around=6, squared=0.0, rate=3e-4),
-    "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
+    "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13), patience=2),
 }
 TRIALS = {
     "era5": (
         Subject(frames=12, epochs=3, batch=8, grid=(17, 25), residual="damped"),
-        replace(SETS["era5"], residual="damped"),
+        Subject(frames=12, epochs=9, batch=8, grid=(9, 13), residual="damped"),
+        Subject(frames=12, epochs=9, batch=8, grid=(9, 13)),
+        Subject(frames=12, epochs=3, batch=8, grid=(9, 13), rate=3e-4),
+        Subject(frames=12, epochs=3, batch=8, grid=(9, 13)),
         SETS["era5"],
-        replace(SETS["era5"], epochs=3, rate=3e-4),
-        replace(SETS["era5"], epochs=3),
     ),
     "taxi": (
         Subject(frames=6, epochs=1, batch=4, stride=8, residual="damped"),
@@ -137,7 +141,7 @@ def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfi
     model = replace(small.model, T=subject.frames, T_out=subject.frames, prediction_head=head)
     if subject.grid is not None:
         model = replace(model, H=subject.grid[0], W=subject.grid[1])
-    fit = replace(small.fit, epochs=subject.epochs, patience=0, ema_decay=0.99, checkpoint_every=25)
+    fit = replace(small.fit, epochs=subject.epochs, patience=subject.patience, ema_decay=0.99, checkpoint_every=25)
     return replace(small, data=data, model=model, fit=fit, fit_grid=subject.grid is None, seed=seed,
                    loss=replace(small.loss, mse_weight=subject.squared, mae_weight=0.5 if subject.squared else 1.0),
                    optimiser=replace(small.optimiser, learning_rate=subject.rate))  # fmt: skip
