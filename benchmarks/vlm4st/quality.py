@@ -8,7 +8,8 @@ the data. Budgets were chosen on the validation part (`trials`). Four questions,
 - `few-shot`: three days of bikes with all of the other grids, at once or these first, beside the three days alone
   (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all;
 - `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
-  adapters, from scratch; and without each part of the model;
+  adapters, from scratch; and without each part of the model. Values as they are, from persistence on: beside what is
+  usual and a fitted start (MAE 3.598) nothing that 120 steps could find told them apart;
 - `known`: the recorded series of two weeks whose naive errors are known, the preset `tiny`, three seeds, after 400
   and after 600 steps.
 
@@ -128,7 +129,7 @@ TRIALS = {
     ),
 }
 """Ways to spend the five minutes, seed 0."""
-STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 120, BACKBONE: 200}
+STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 100, BACKBONE: 150}
 """Of each run; the best weights on the validation part are kept."""
 
 
@@ -174,10 +175,14 @@ def few_shot(how: str) -> TrainConfig:
 
 def backbone() -> TrainConfig:
     """Return the run whose backbone is frozen afterwards; its text layers are trained too, for `no_visual`."""
-    return _with_text(mixed(OTHERS, STEPS[BACKBONE]))
+    return _from_persistence(mixed(OTHERS, STEPS[BACKBONE]))
 
 
-def _with_text(config: TrainConfig, **vlm: Any) -> TrainConfig:
+def _from_persistence(config: TrainConfig, **vlm: Any) -> TrainConfig:
+    """Return a run on values as they are, with text layers."""
+    head = replace(config.model.prediction_head, residual="last")
+    data = replace(config.data, anomalies="none", usual="mean")
+    config = replace(config, data=data, model=replace(config.model, prediction_head=head))
     sizes = replace(config.model.vlm, text_path="text_then_fusion", keep_text_layers=True, **vlm)
     return replace(config, model=replace(config.model, vlm=sizes))
 
@@ -186,9 +191,9 @@ def adapted(how: str, weights: Path) -> TrainConfig:
     """Return a run of `adapters`: a kind of adapter, `from scratch`, or an ablation."""
     config = mixed((TARGET,), STEPS["adapters"])
     if how == "from scratch":
-        return _with_text(config)
+        return _from_persistence(config)
     kind = how if how in ADAPTERS else "standard"
-    chosen = _with_text(config, use_lora=True, lora_type=kind, pretrained_path=str(weights))
+    chosen = _from_persistence(config, use_lora=True, lora_type=kind, pretrained_path=str(weights))
     return replace(chosen, ablation=how) if how in ABLATIONS else chosen  # type: ignore[arg-type]
 
 
@@ -437,10 +442,11 @@ def _set_table(group: str, name: str, rows: Sequence[Row]) -> str:
     ]
     each: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["naive"]):
-        each.setdefault(row["case"] if row["naive"] else row["forecaster"], []).append(row)
+        same = f"{row['forecaster']} {row['figures']}" if row["naive"] else row["forecaster"]
+        each.setdefault(same, []).append(row)
     lines: list[list[str]] = []
     for mine in each.values():
-        first = mine[0]
+        first = mine[0]  # of a naive forecast all are the same
         size = (
             "" if first["naive"] else f"{first['trained_parameters'] / 1e3:.0f} k of {first['parameters'] / 1e3:.0f} k"
         )
