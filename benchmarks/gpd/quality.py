@@ -254,7 +254,7 @@ def table(rows: Sequence[Row]) -> str:
         tested = [row for row in mine if row["role"] == "test"]
         for variant in dict.fromkeys(row["variant"] for row in tested):
             found = [row for row in tested if row["variant"] == variant]
-            note = "chosen" if variant == chosen else "plain" if chosen else "tested"
+            note = "chosen" if variant == chosen else "tested too" if chosen else "tested"
             blocks.append(_test_table(name, found, f"{variant}, {note}: {found[0]['words']}"))
     note = ("MAE over all lead times on the windows of the test part, mean and standard deviation over seeds. "
             "Comparisons are paired over nodes (Wilcoxon's signed ranks, two-sided), of the first seed.")  # fmt: skip
