@@ -157,8 +157,8 @@ class NodeTrainingConfig:
     the days after it; 0 takes all other days. As many as are known of a target make its averages as uncertain."""
     shared_epochs: int = 0
     """First epochs in which the nodes of a city learn as one network, each counting in units of its scale; then each
-    goes on by itself, and what is peculiar in its row is what is peculiar to it (start shared). Rows that are unlike when
-    a training begins, as generated ones are, are moved alike and stay unlike."""
+    goes on by itself, and what is peculiar in its row is what is peculiar to it (start shared). Rows that are unlike
+    when a training begins, as generated ones are, are moved alike and stay unlike."""
     choose: Literal["each", "together"] = "each"
     """Keep of each node its best epoch, or of all nodes the one that is best for all: what is held back of a few days
     says little about a single node."""
