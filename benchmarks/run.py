@@ -24,7 +24,7 @@ if __name__ == "__main__":
 
 from benchmarks import machine, tables  # noqa: E402
 
-from stcore.errors import UserError  # noqa: E402
+from stcore.errors import Interrupted, UserError  # noqa: E402
 
 
 def find_subjects(root: Path) -> list[tuple[str, str]]:
@@ -71,6 +71,9 @@ def run_benchmark(package: str, subject: str, arguments: argparse.Namespace) -> 
     except UserError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stopped:
+        print(f"benchmarks: {stopped}; or with the same command again", file=sys.stderr)
+        return stopped.exit_code
     return 0
 
 

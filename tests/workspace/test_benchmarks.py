@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks import machine, run, tables, timing
+
+from stcore.errors import Interrupted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +58,17 @@ def test_newest_full_result_of_each_case_wins(tmp_path: Path) -> None:
         tables.append_row(path, line)
     assert [(found["case"], found["ratio"]) for found in tables.latest_rows(path)] == [("a", 3.0), ("b", 1.0)]
     assert tables.latest_rows(tmp_path / "absent.jsonl") == []
+
+
+def test_every_device_has_a_table_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tables.results_file(tmp_path, "toy", "speed")
+    for device, ratio in (("cpu", 1.0), ("NVIDIA H200", 7.0), ("cpu", 2.0)):
+        tables.append_row(path, {**row("a", ratio=ratio), "device": device})
+    module = types.ModuleType("benchmarks.toy.speed")
+    module.table = lambda rows: "; ".join(f"{found['device']} {found['ratio']}" for found in rows)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks.toy", types.ModuleType("benchmarks.toy"))
+    monkeypatch.setitem(sys.modules, "benchmarks.toy.speed", module)
+    assert tables.table_from_results(tmp_path, "toy", "speed") == "cpu 2.0\n\nNVIDIA H200 7.0"
 
 
 def test_render_replaces_only_what_is_between_markers() -> None:
@@ -118,6 +133,29 @@ def test_run_appends_full_runs_and_what_is_asked_for(
         assert line["value"] == 6.0
         assert line["machine"]["threads"] == 2
         assert line["versions"]["python"].startswith("3.")
+
+
+def test_an_interrupted_benchmark_says_how_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "benchmarks" / "toy" / "long.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("# a toy\ndef run(quick): ...\n")
+
+    def stopped(quick: bool) -> Iterator[dict[str, Any]]:
+        yield {"case": "c"}
+        raise Interrupted(signal.SIGTERM, "stopped at step 7; go on with --resume here")
+
+    module = types.ModuleType("benchmarks.toy.long")
+    module.run = stopped  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "benchmarks.toy", types.ModuleType("benchmarks.toy"))
+    monkeypatch.setitem(sys.modules, "benchmarks.toy.long", module)
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "_set_threads", lambda threads: None)
+    assert run.main(["toy", "long"]) == 143
+    said = capsys.readouterr().err
+    assert said == "benchmarks: stopped at step 7; go on with --resume here; or with the same command again\n"
+    assert len(tables.results_file(tmp_path, "toy", "long").read_text().splitlines()) == 1
 
 
 def test_unknown_benchmark_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
