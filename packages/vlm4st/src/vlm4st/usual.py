@@ -75,8 +75,11 @@ class HistoricalAverage:
                 raise UserError(f"training part: {NO_TIME}")
             seen.append(np.unique(clock[:, 1]))
         moments = np.unique(np.concatenate(seen))
-        tables = _means if average == "mean" else _medians
-        parts = tables(windows, chosen, moments, around, at_least, by_weekday=by_weekday)
+        placed = _placed(windows, chosen, moments)
+        if average == "mean":
+            parts = _means(placed, (7, len(moments), windows.channels, *windows.native), around, at_least)
+        else:
+            parts = _medians(placed, len(moments), around, at_least, by_weekday=by_weekday)
         return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday,
                    average=average, around=around)  # fmt: skip
 
@@ -140,31 +143,30 @@ class HistoricalAverage:
 Table = Float[ndarray, "_ channel row column"]
 
 
-def _placed(
-    windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"]
-) -> Iterator[tuple[Float32[ndarray, "frame channel row column"], Int64[ndarray, "frame"]]]:
-    """Yield frames, and which moment of the week each is of: weekday times the moments of a day, and moment."""
+Placed = Iterator[tuple[Float32[ndarray, "frame channel row column"], Int64[ndarray, "frame"]]]
+"""Frames, and which moment of the week each is of: weekday times the moments of a day, and moment."""
+
+
+def _placed(windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"]) -> Placed:
     for frames, clock in windows.frames(chosen):
         assert clock is not None  # asked for before
         yield frames, clock[:, 0] * len(moments) + np.searchsorted(moments, clock[:, 1])
 
 
-def _means(
-    windows: WindowSet,
-    chosen: Int64[ndarray, "window"] | None,
-    moments: Int64[ndarray, "moment"],
-    around: int,
-    at_least: int,
-    *,
-    by_weekday: bool,
-) -> tuple[Table, Table, Table]:
-    """Return means by moment of the week, by moment of the day, and of all, in one pass."""
-    shape = (7, len(moments), windows.channels, *windows.native)
+def _means(placed: Placed, shape: tuple[int, ...], around: int, at_least: int) -> tuple[Table, Table, Table]:
+    """Return means by moment of the week, by moment of the day, and of all, in one pass.
+
+    Args:
+        placed: frames and their moments.
+        shape: weekdays, moments of a day, channels, rows and columns.
+        around: moments before and after that count too.
+        at_least: values that a mean is made of.
+    """
     total, count = np.zeros(shape), np.zeros(shape)
-    for frames, places in _placed(windows, chosen, moments):
+    for frames, places in placed:
         known = np.isfinite(frames)
         filled = np.where(known, frames, 0.0)
-        for row, place in enumerate(zip(*np.divmod(places, len(moments)), strict=True)):
+        for row, place in enumerate(zip(*np.divmod(places, shape[1]), strict=True)):
             total[place] += filled[row]
             count[place] += known[row]
 
@@ -182,16 +184,10 @@ def _means(
 
 
 def _medians(
-    windows: WindowSet,
-    chosen: Int64[ndarray, "window"] | None,
-    moments: Int64[ndarray, "moment"],
-    around: int,
-    at_least: int,
-    *,
-    by_weekday: bool,
+    placed: Placed, moments: int, around: int, at_least: int, *, by_weekday: bool
 ) -> tuple[Table, Table, Table]:
     """Return medians by moment of the week, by moment of the day, and of all; those that nobody asks for are left."""
-    frames, places = (np.concatenate(found) for found in zip(*_placed(windows, chosen, moments), strict=True))
+    frames, places = (np.concatenate(found) for found in zip(*placed, strict=True))
 
     def medians(places: Any, count: int) -> Any:
         found = np.full((count, *frames.shape[1:]), np.nan, dtype=np.float32)
@@ -202,9 +198,9 @@ def _medians(
                 found[key] = _median(mine, at_least)
         return found
 
-    week = 7 * len(moments)
+    week = 7 * moments
     weekly = medians(places, week) if by_weekday else np.full((week, *frames.shape[1:]), np.nan, dtype=np.float32)
-    return weekly, medians(places % len(moments), len(moments)), _median(frames, 1)[None]
+    return weekly, medians(places % moments, moments), _median(frames, 1)[None]
 
 
 def _median(frames: Float32[ndarray, "frame channel row column"], at_least: int) -> Any:
