@@ -186,11 +186,12 @@ class _Trial:
 
 
 def _clear_others(folder: Path, config: RunConfig) -> None:
-    """Remove what was made of another number of days, or in another way; it is scored already."""
+    """Remove what was made of another number of days, or in another way; it is scored already. Rivals know themselves
+    what they were made from."""
     for stage, parts in (("generate", ("sampling", "data")), ("finetune", ("finetune", "sampling", "data"))):
         path = folder / stage / "config.toml"
         if path.exists() and any(_stored(path, part) != _plain(config, part) for part in parts):
-            for later in ("generate", "finetune", "evaluate"):
+            for later in ("generate", "finetune"):
                 shutil.rmtree(folder / later, ignore_errors=True)
 
 

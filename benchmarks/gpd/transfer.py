@@ -193,6 +193,11 @@ def _long(config: RunConfig) -> NodeTrainingConfig:
     return replace(_tried(config), batch=16, epochs=300, evaluate_every=5, patience=10)
 
 
+def _closed(config: RunConfig) -> NodeTrainingConfig:
+    """Return fine-tuning in closed form; training from scratch, at its rates, stays a rival beside that."""
+    return replace(config.finetune, rates=(), closed_form=True)
+
+
 _TIMELESS_LONG = Variant(
     replace(_TIMELESS.config, finetune=_long(_TIMELESS.config)), "shared-small-long, but blind to the time"
 )
@@ -252,6 +257,17 @@ VARIANTS: dict[str, Variant] = {
     "shared-timeless-squared": _later(
         _TIMELESS_LONG, "shared-timeless-city, tuned by squared errors", "shared-timeless-long",
         finetune=replace(_TIMELESS_LONG.config.finetune, shared_epochs=300, loss="mse"),
+    ),
+    "shared-small-map": _later(
+        _SHARED, "shared-small-calm, tuned in closed form", "shared-small",
+        sampling=replace(_SHARED.config.sampling, guidance=0.5, draws=32), finetune=_closed(_SHARED.config),
+    ),
+    "shared-change-map": _later(
+        _CHANGE, "shared-change, tuned in closed form", "shared-change", finetune=_closed(_CHANGE.config)
+    ),
+    "shared-timeless-map": _later(
+        _TIMELESS_LONG, "shared-timeless-city, tuned in closed form", "shared-timeless-long",
+        finetune=replace(_closed(_TIMELESS_LONG.config), shared_epochs=300),
     ),
     "shared-small-city": _later(
         _SHARED, "shared-small-rates, all rows of the city moved alike by its days", "shared-small",

@@ -138,14 +138,15 @@ def _filled(made: Forecasts, usual: Forecasts) -> Forecasts:
 
 
 def _scratch(pipeline: Pipeline) -> RowTable:
-    """Train fresh networks on the few days; with several learning rates, keep the one that is best at their end."""
+    """Train fresh networks on the few days: at several learning rates and, where rows are changed in closed form, in
+    that way too; keep what is best at the end of the days."""
     training, rates = pipeline.config.finetune, pipeline.config.evaluate.scratch_rates
-    if not rates:
-        return pipeline.tuned(None, "evaluate/scratch", training)
-    tables = {rate: pipeline.tuned(None, f"evaluate/scratch-{rate:g}", replace(training, learning_rate=rate, rates=()))
-              for rate in rates}  # fmt: skip
+    ways = {f"scratch-{rate:g}": replace(training, learning_rate=rate, rates=(), closed_form=False) for rate in rates}
+    if training.closed_form or not ways:
+        ways["scratch"] = training
+    found = [pipeline.tuned(None, f"evaluate/{name}", way) for name, way in ways.items()]
     few, device = pipeline.target.few, pipeline.device
-    return min(tables.values(), key=lambda table: tail_error(table, few, training, device))
+    return min(found, key=lambda table: tail_error(table, few, training, device)) if len(found) > 1 else found[0]
 
 
 def _nearest(pipeline: Pipeline, sources: RowTable) -> torch.Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from gpd.averages import day_averages, num_days
+from gpd.closed_form import tune
 from gpd.ego import ego_graphs, pad_egos
 from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
-from gpd.models.spec import Training, build_node_model, input_features, to_rows
+from gpd.models.spec import Training, build_node_model, input_features, row_size, to_rows
 from gpd.node_data import few_shot_windows, gather, make_part, scales_of, table_for
 from gpd.pretrain import first_params, train_nodes
 from gpd.rows import RowTable
@@ -43,7 +44,8 @@ def finetune(
 
     Args:
         series: the few days; nothing else of the city is looked at, unless one of the last two arguments says so.
-        rows: networks to start from, one for each node; None draws them, as training from scratch does.
+        rows: networks to start from, one for each node; None draws them, as training from scratch does; in closed form
+            they are zeros.
         model: kind and sizes of the networks.
         training: how they are trained; `select_on` is `tail`, `last` or `test`.
         run: folder of the run; None keeps nothing.
@@ -66,6 +68,9 @@ def finetune(
                      series.name or "graph")  # fmt: skip
         return _untrained(series, rows, model, training, seed)
     part = make_part(series, model, averages, leave_out=True, what="few days")
+    if training.closed_form:
+        start = _untrained(series, _zeros(series, model) if rows is None else rows, model, training, seed)
+        return tune(start, part, series, training, device=device)
     train, held = part, None
     if training.select_on == "tail":
         early, late = few_shot_windows(series, model, training.tail)
@@ -91,6 +96,13 @@ def _untrained(
     table, count = table_for(series, rows, model, training.statistics), series.num_nodes
     facts = {"training": to_plain(training), "best_epoch": [0] * count, "best_loss": [None] * count}
     return replace(table, metadata={**table.metadata, **facts})
+
+
+def _zeros(series: GraphSeries, model: NodeModelConfig) -> Tensor:
+    """Return rows whose networks forecast what forecasts start from."""
+    return torch.zeros(
+        series.num_nodes, row_size(build_node_model(model, input_features(model, series.num_channels)).spec)
+    )
 
 
 def recalibrate(table: RowTable, series: GraphSeries, *, batch: int = 64) -> RowTable:

@@ -218,7 +218,7 @@ class NodeStack(nn.Module):
         egos = group.egos
         y = self.network.forward_stacked(params, windows.x, egos.graph, egos.mask, egos.centre, training)
         std, mean = scales.std[group.rows, 0][:, None, None], scales.mean[group.rows, 0][:, None, None]
-        return windows, _error(torch.addcmul(mean, y, std) - windows.y, self.training_config.loss)
+        return windows, error_of(torch.addcmul(mean, y, std) - windows.y, self.training_config.loss)
 
     def _states(self, rows: Tensor) -> dict[str, Tensor]:
         return {name: self.get_buffer(_key(name))[rows] for name in self.state_names}
@@ -369,7 +369,8 @@ def _where(chosen: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return torch.where(chosen.reshape(-1, *(1,) * (yes.ndim - 1)), yes, no)
 
 
-def _error(difference: Tensor, loss: str) -> Tensor:
+def error_of(difference: Tensor, loss: str) -> Tensor:
+    """Return the error of each difference: absolute, of Huber, or squared."""
     if loss == "mae":
         return difference.abs()
     if loss == "huber":

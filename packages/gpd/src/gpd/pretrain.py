@@ -76,6 +76,8 @@ def pretrain(
         raise UserError(
             "pretrain.select-on: 'tail'; expected val, test or last: a tail is for the few days of a target"
         )
+    if training.closed_form:
+        raise UserError("pretrain.closed-form: true; expected false: it is for the few days of a target")
     parts = split_graph(series, training.split)
     scored = {"val": parts.val, "test": parts.test, "last": None, "tail": None}[training.select_on]
     averages = day_averages(parts.train) if model.residual == "average" else None

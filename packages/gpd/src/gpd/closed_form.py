@@ -1,0 +1,228 @@
+"""Fine-tuning in closed form: the linear maps of a city are changed all alike, then each by itself.
+
+A few days know something of a city and little of a node. So all nodes share one ridge regression of what their rows
+leave unexplained on their histories, and each has a second one of what is still left; both shrink towards no change.
+How strongly is chosen by leaving out each day in turn, which no training that goes over the days again and again can
+afford.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float64, Int64
+from torch import Tensor
+
+from gpd.ego import ego_graphs
+from gpd.models.configs import NodeTrainingConfig
+from gpd.models.linear import WEIGHT, WithLinear
+from gpd.models.spec import to_rows
+from gpd.node_data import Part, few_shot_windows, forecast_part, scales_of
+from gpd.node_training import error_of
+from gpd.rows import RowTable
+from stcore.configuration import to_plain
+from stcore.errors import UserError
+from stcore.graphs import GraphSeries
+from stcore.training.ranks import pick_device
+
+_log = logging.getLogger(__name__)
+
+CITY = (0.0, 1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, math.inf)
+NODE = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0, math.inf)
+"""Strengths that are tried, as shares of the inputs' mean square; infinite ones change nothing."""
+REWEIGHTED, SMALL_ERROR = 5, 0.05
+"""Rounds of fitting where errors do not count by their squares, and the share of the mean error below which absolute
+ones are squared."""
+MOST = 60_000
+"""Windows of all nodes together that are fitted; of more, every second, third … one is."""
+QUARTERS = 4
+"""Parts of a single day, which are left out instead of days."""
+
+Map = Float64[Tensor, "#node input horizon"]
+
+
+class Known(NamedTuple):
+    """What rows leave unexplained, in units of each node's scale."""
+
+    x: Float64[Tensor, "node window input"]
+    """What the linear map reads."""
+    left: Float64[Tensor, "node window horizon"]
+    """What came, less the forecast."""
+    counts: Float64[Tensor, "node window"]
+    """1 where all of what came is known, otherwise 0."""
+    unit: Float64[Tensor, " node"]
+    """The scale in native units."""
+    first: Int64[Tensor, " window"]
+    """Step of the first forecast."""
+
+    def at(self, windows: Bool[Tensor, " window"]) -> Known:
+        """Return some of the windows."""
+        return Known(self.x[:, windows], self.left[:, windows], self.counts[:, windows], self.unit, self.first[windows])
+
+
+class Strengths(NamedTuple):
+    """How strongly the two changes shrink."""
+
+    city: float
+    node: float
+
+
+def tune(
+    table: RowTable, part: Part, series: GraphSeries, training: NodeTrainingConfig, *, device: str = "auto"
+) -> RowTable:
+    """Change the linear maps of a city's rows by its few days.
+
+    Args:
+        table: rows with the scales of the city.
+        part: the few days as networks read them, no average holding the reading that is compared with it.
+        series: the few days.
+        training: `loss` is what the change for all minimises, that of each node by itself squared errors; with
+            `select_on` tail, the loss at the end of the days of what was fitted before it is noted.
+        device: `auto`, `cpu` or `cuda`; for the forecasts of the rows.
+
+    Raises:
+        UserError: the rows have no linear map.
+    """
+    network = table.network
+    if not isinstance(network, WithLinear):
+        raise UserError("finetune.closed-form: true without model.linear; expected a linear map, which alone has a "
+                        "closed form; pass --model.linear or leave it out")  # fmt: skip
+    known = _known(table, network, part, series, device)
+    chosen = choose(known, _blocks(known, series), training.loss)
+    change = fit(known, chosen, training.loss)
+    params = table.params()
+    params[WEIGHT] = params[WEIGHT] + change.mT.float()
+    losses = [None] * len(table)
+    if training.select_on == "tail":
+        losses = _tail_losses(known, chosen, series, table, training)
+    facts = {"training": to_plain(training), "best_epoch": [0] * len(table), "best_loss": losses,
+             "strengths": {name: _plain(value) for name, value in chosen._asdict().items()}}  # fmt: skip
+    _log.info("%s: ridge of %g for the city, %g for its nodes", series.name or "graph", *chosen)
+    return replace(table, rows=to_rows(params, table.spec), metadata={**table.metadata, **facts})
+
+
+def choose(known: Known, blocks: Int64[Tensor, " window"], loss: str) -> Strengths:
+    """Return the strengths with the smallest absolute error, in native units, on blocks that are left out in turn.
+
+    Args:
+        known: what is fitted.
+        blocks: block of each window. Windows around a border forecast some steps in common, but to leave these out too
+            leaves little of three days of hourly readings, and shrinks too much.
+        loss: what the change for all minimises.
+    """
+    total = torch.zeros(len(CITY), len(NODE), dtype=torch.float64)
+    for block in blocks.unique():
+        out = blocks == block
+        if out.all():
+            continue
+        kept, left_out = known.at(~out), known.at(out)
+        for row, city in enumerate(CITY):
+            alike = _of_city(kept, city, loss)
+            for column, own in enumerate(_of_nodes(kept, alike)):
+                error = (left_out.left - left_out.x @ (alike + own)).abs().sum(dim=2)
+                total[row, column] += (error * left_out.counts * left_out.unit[:, None]).sum()
+    row, column = divmod(int(total.flip(0, 1).argmin()), len(NODE))  # of equals, the smallest change
+    return Strengths(CITY[::-1][row], NODE[::-1][column])
+
+
+def fit(known: Known, strengths: Strengths, loss: str) -> Map:
+    """Return by how much the map of each node changes."""
+    alike = _of_city(known, strengths.city, loss)
+    own = dict(zip(NODE, _of_nodes(known, alike), strict=True))
+    return alike + own[strengths.node]
+
+
+def _known(table: RowTable, network: WithLinear, part: Part, series: GraphSeries, device: str) -> Known:
+    model, scales = table.model, scales_of(table)
+    every = max(1, -(-len(part.starts) * len(table) // MOST))
+    part = Part(part.values, part.known, part.starts[::every])
+    made = forecast_part(table.params(), part, ego_graphs(series.adjacency), scales, model, table.features,
+                         pick_device(device))  # fmt: skip
+    channels = list(network.channels)
+    values = (part.values[..., channels] - scales.mean[:, channels]) / scales.std[:, channels]
+    counts = torch.ones_like(values, dtype=torch.bool) if part.known is None else part.known[..., channels]
+    history = part.starts[:, None] + torch.arange(model.history)
+    ahead = part.starts[:, None] + torch.arange(model.history, model.history + model.horizon)
+    x = values.where(counts, 0.0)[history]  # window, time, node, channel
+    base = (made - scales.mean[:, :1]) / scales.std[:, :1]
+    return Known(
+        x=x.permute(2, 0, 3, 1).flatten(2).double(),
+        left=(values[ahead][..., 0].permute(2, 0, 1) - base.transpose(0, 1)).double(),
+        counts=counts[ahead][..., 0].all(dim=1).mT.double(),
+        unit=scales.std[:, 0].double(),
+        first=part.starts + model.history,
+    )
+
+
+def _blocks(known: Known, series: GraphSeries) -> Int64[Tensor, " window"]:
+    """Return the day of the first forecast of each window; of a single day, its quarter."""
+    days = torch.from_numpy(np.asarray(series.day_number(), dtype=np.int64))[known.first]
+    if len(days.unique()) > 1:
+        return days
+    return torch.arange(len(days)) * QUARTERS // len(days)
+
+
+def _of_city(known: Known, strength: float, loss: str) -> Map:
+    """Return the change that suits all nodes, each counting in units of its scale."""
+    x, left = known.x.flatten(0, 1), known.left.flatten(0, 1)
+    if math.isinf(strength):
+        return x.new_zeros(1, x.shape[1], left.shape[1])
+    counts = known.counts.flatten()
+    found = _ridge(x.mT @ (x * counts[:, None]), x.mT @ (left * counts[:, None]), strength)
+    for _ in range(REWEIGHTED if loss != "mse" else 0):
+        weights = counts[:, None] / _divisor(known, left - x @ found, loss)
+        each = [_ridge(x.mT @ (x * weight[:, None]), x.mT @ (lead * weight)[:, None], strength)
+                for weight, lead in zip(weights.mT, left.mT, strict=True)]  # fmt: skip
+        found = torch.cat(each, dim=1)
+    return found[None]
+
+
+def _divisor(known: Known, error: Tensor, loss: str) -> Tensor:
+    """Return by what squares of errors are divided so that they count as the loss has it."""
+    if loss == "mae":
+        counts = known.counts.flatten()[:, None]
+        mean = (error.abs() * counts).sum() / (counts.sum() * error.shape[1]).clamp_min(1.0)
+        return error.abs().clamp_min(SMALL_ERROR * float(mean) + 1e-12)
+    native = known.unit.repeat_interleave(known.x.shape[1])[:, None]
+    return (error.abs() * native).clamp_min(1.0)
+
+
+def _of_nodes(known: Known, alike: Map) -> Iterator[Map]:
+    """Yield what each node changes beside the change for all, for each of the strengths `NODE`."""
+    counted = known.x * known.counts[..., None]
+    inside = counted.mT @ known.x
+    across = counted.mT @ known.left - inside @ alike
+    for strength in NODE:
+        yield torch.zeros_like(across) if math.isinf(strength) else _ridge(inside, across, strength)
+
+
+def _ridge(inside: Tensor, across: Tensor, strength: float) -> Tensor:
+    """Solve for a map from products of inputs, and of inputs with what is sought."""
+    scale = inside.diagonal(dim1=-2, dim2=-1).mean(dim=-1)[..., None, None]
+    least = (strength + 1e-9) * scale + 1e-12
+    return torch.linalg.solve(inside + least * torch.eye(inside.shape[-1], dtype=inside.dtype), across)
+
+
+def _tail_losses(
+    known: Known, strengths: Strengths, series: GraphSeries, table: RowTable, training: NodeTrainingConfig
+) -> list[float | None]:
+    """Return the loss of each node at the end of the days, in native units, of what was fitted before."""
+    early, late = (torch.from_numpy(found + table.model.history)
+                   for found in few_shot_windows(series, table.model, training.tail))  # fmt: skip
+    before, after = known.at(torch.isin(known.first, early)), known.at(torch.isin(known.first, late))
+    made = after.x @ fit(before, strengths, training.loss)
+    error = error_of((made - after.left) * after.unit[:, None, None], training.loss).mean(dim=2)
+    counts = after.counts.sum(dim=1)
+    losses = (error * after.counts).sum(dim=1) / counts.clamp_min(1.0)
+    return [loss if count else None for loss, count in zip(losses.tolist(), counts.tolist(), strict=True)]
+
+
+def _plain(strength: float) -> float | None:
+    """Return a number that JSON has; none for no change."""
+    return None if math.isinf(strength) else strength
