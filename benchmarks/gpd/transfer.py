@@ -262,6 +262,16 @@ VARIANTS: dict[str, Variant] = {
         _SHARED, "shared-small-calm, tuned in closed form", "shared-small",
         sampling=replace(_SHARED.config.sampling, guidance=0.5, draws=32), finetune=_closed(_SHARED.config),
     ),
+    "shared-small-either": _later(
+        _SHARED, "shared-small-map or -calm, whichever is better at the end of the days", "shared-small",
+        sampling=replace(_SHARED.config.sampling, guidance=0.5, draws=32),
+        finetune=replace(_closed(_SHARED.config), rates=(_SHARED.config.finetune.learning_rate,)),
+    ),
+    "shared-timeless-either": _later(
+        _TIMELESS_LONG, "shared-timeless-map or -city, whichever is better at the end of the days",
+        "shared-timeless-long",
+        finetune=replace(_TIMELESS_LONG.config.finetune, shared_epochs=300, closed_form=True),
+    ),
     "shared-change-map": _later(
         _CHANGE, "shared-change, tuned in closed form", "shared-change", finetune=_closed(_CHANGE.config)
     ),

@@ -171,6 +171,29 @@ def test_the_mean_row_is_the_mean_of_the_sources(trained: Path) -> None:
     np.testing.assert_allclose(rows.memorised.generated, far.numpy(), rtol=1e-3)
 
 
+def test_the_closed_form_is_tried_beside_rates_or_alone(
+    world: tuple[list[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "closed"
+    assert run("run", *whole(world), "--model.linear", "--finetune.closed-form", "--finetune.rates", 1e-3,
+               "--evaluate.scratch-rates", 1e-3, "--device", "cpu", "--quiet", "--run", place) == 0  # fmt: skip
+    kept = RowTable.read(place / "finetune/rows.safetensors").metadata
+    by_rate = mean_loss(place / "finetune/training-0.001")
+    assert (place / "evaluate/scratch/rows.safetensors").exists()
+    assert float(np.mean(kept["best_loss"])) <= by_rate
+    assert kept["training"]["closed_form"] == (float(np.mean(kept["best_loss"])) < by_rate)
+    assert run("finetune", place, "--redo", "--finetune.closed-form", "--finetune.rates", "--device", "cpu") == 0
+    alone = RowTable.read(place / "finetune/rows.safetensors")
+    assert alone.metadata["strengths"].keys() == {"city", "node"}
+    assert not (place / "finetune/training-0.001").exists()
+    assert MEAN + TUNED in answer(capsys, "evaluate", place)["tables"]
+
+
+def test_the_closed_form_needs_a_linear_map(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "finetune", copied, "--redo", "--finetune.closed-form", "--device", "cpu", "--quiet")
+    assert "finetune.closed-form: true without model.linear; expected a linear map" in said
+
+
 def test_of_several_rates_the_best_at_the_end_of_the_days_is_kept_also_after_a_kill(
     copied: Path, tmp_path: Path
 ) -> None:

@@ -186,8 +186,6 @@ def test_what_has_no_closed_form_is_refused() -> None:
         finetune(few, None, replace(MODEL, linear=False), CLOSED, device="cpu", quiet=True)
     with pytest.raises(UserError, match=r"pretrain\.closed-form: true; expected false: it is for the few days"):
         pretrain(city(), MODEL, replace(SHORT, closed_form=True), device="cpu", quiet=True)
-    with pytest.raises(UserError, match=r"training\.rates: \(0\.1,\); expected none with closed-form"):
-        replace(CLOSED, rates=(0.1,))
     table = table_for(few, finetune(few, None, MODEL, CLOSED, device="cpu", quiet=True).rows, MODEL)
     part = make_part(few, MODEL, table.averages.double(), leave_out=True)  # type: ignore[union-attr]
     assert torch.equal(tune(table, part, few, CLOSED, device="cpu").std, table.std)  # type: ignore[arg-type]

@@ -322,7 +322,8 @@ class Pipeline:
     def tuned(self, rows: Tensor | None, stage: str, training: NodeTrainingConfig) -> RowTable:
         """Train rows, or fresh networks where there are none, on the few days; the folder `stage` keeps it.
 
-        With several learning rates, the networks of the one that is best at the end of the days are kept.
+        With several learning rates, perhaps beside the closed form, the networks of the way that is best at the end of
+        the days are kept.
         """
         config, few = self.config, self.target.few
         inputs = {"days": digest(few), **({} if rows is None else {"rows": tensor_digest(rows)})}
@@ -340,8 +341,10 @@ class Pipeline:
             if not training.rates:
                 write(train(folder / "training", training), folder / ROWS)
                 return
-            found = [train(folder / f"training-{rate:g}", replace(training, learning_rate=rate, rates=()))
-                     for rate in training.rates]  # fmt: skip
+            once = replace(training, rates=(), closed_form=False)
+            found = [train(folder / f"training-{rate:g}", replace(once, learning_rate=rate)) for rate in training.rates]
+            if training.closed_form:
+                found.append(train(folder / "training-closed", replace(once, closed_form=True)))
             write(min(found, key=lambda table: tail_error(table, few, training, self.device)), folder / ROWS)
 
         return RowTable.read(self._stage(Record(stage=stage, config=parts, inputs=inputs), make) / ROWS)

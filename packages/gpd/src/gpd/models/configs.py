@@ -136,7 +136,7 @@ class NodeTrainingConfig:
     closed_form: bool = False
     """Change nothing but the linear map (`model.linear`) on the few days of a target, by ridge regression: for all
     nodes alike, then for each, as much as helps on days left out. Takes seconds; rate, epochs and batch then count for
-    training from scratch alone."""
+    training from scratch alone. With `rates`, it is tried beside these."""
     weight_decay: float = 1e-2
     """Share of each weight that is added to its gradient (L2, not decoupled)."""
     decay: Literal["constant", "cosine"] = "constant"
@@ -195,8 +195,6 @@ class NodeTrainingConfig:
         _require(all(rate > 0 for rate in self.rates), "training", "rates", self.rates, "more than 0, each of them")
         held = not self.rates or self.select_on == "tail"
         _require(held, "training", "rates", self.rates, "none unless select_on is tail, which chooses among them")
-        once = not (self.closed_form and self.rates)
-        _require(once, "training", "rates", self.rates, "none with closed-form, which has no learning rate")
         fits = not self.shared_epochs or self.start == "shared"
         _require(
             fits, "training", "shared_epochs", self.shared_epochs, "0 with start own: networks differ from the first"
