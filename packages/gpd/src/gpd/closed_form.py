@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -134,8 +134,8 @@ def choose(known: Known, blocks: Int64[Tensor, " window"], loss: str) -> Strengt
 def fit(known: Known, strengths: Strengths, loss: str) -> Map:
     """Return by how much the map of each node changes."""
     alike = _of_city(known, strengths.city, loss)
-    own = dict(zip(NODE, _of_nodes(known, alike), strict=True))
-    return alike + own[strengths.node]
+    (own,) = _of_nodes(known, alike, (strengths.node,))
+    return alike + own
 
 
 def _known(table: RowTable, network: WithLinear, part: Part, series: GraphSeries, device: str) -> Known:
@@ -193,12 +193,12 @@ def _divisor(known: Known, error: Tensor, loss: str) -> Tensor:
     return (error.abs() * native).clamp_min(1.0)
 
 
-def _of_nodes(known: Known, alike: Map) -> Iterator[Map]:
-    """Yield what each node changes beside the change for all, for each of the strengths `NODE`."""
+def _of_nodes(known: Known, alike: Map, strengths: Sequence[float] = NODE) -> Iterator[Map]:
+    """Yield what each node changes beside the change for all, for each of some strengths."""
     counted = known.x * known.counts[..., None]
     inside = counted.mT @ known.x
     across = counted.mT @ known.left - inside @ alike
-    for strength in NODE:
+    for strength in strengths:
         yield torch.zeros_like(across) if math.isinf(strength) else _ridge(inside, across, strength)
 
 
