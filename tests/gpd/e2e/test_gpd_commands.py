@@ -401,7 +401,7 @@ def test_data_and_config_commands(
     file = tmp_path / "mine.toml"
     file.write_text('[model]\nkind = "gwn"\n')
     assert answer(capsys, "config", "check", file) == {"valid": True}
-    assert len(answer(capsys, "config", "list")["presets"]) == 143
+    assert len(answer(capsys, "config", "list")["presets"]) == 144
 
 
 def test_wrong_uses_are_refused_in_one_line(

@@ -73,6 +73,7 @@ def test_variants_differ_in_what_their_words_say(name: str) -> None:
 
 def test_what_was_chosen_is_a_preset() -> None:
     assert differences(PRESETS["few-days"], transfer.VARIANTS["shared-small-calm"].config) == []
+    assert differences(PRESETS["few-days-hourly"], transfer.VARIANTS["shared-timeless-map"].config) == []
 
 
 def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: str = "2 1") -> quality._Trial:

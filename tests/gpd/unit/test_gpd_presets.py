@@ -71,7 +71,7 @@ def test_the_misspelt_city_is_understood():
         pick_preset(KNOWN, "pemsbay/gwn/pre")
 
 
-@pytest.mark.parametrize("name", [*OF_ONE_CITY, "default", "few-days", "demo"])
+@pytest.mark.parametrize("name", [*OF_ONE_CITY, "default", "few-days", "few-days-hourly", "demo"])
 def test_a_preset_survives_a_file(name: str):
     config = PRESETS[name]
     assert from_plain(RunConfig, to_plain(config), where="file") == config

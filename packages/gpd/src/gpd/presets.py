@@ -4,7 +4,8 @@ A run is named `<target city>/<node model>/<strategy>`, such as `metr-la/gwn/pre
 same family are its sources. With the original's own names, `metr-la/v_GWN/Trans1`, it also does what the original does
 where that is left behind here: strided tokens, attention over the batch, rows with numbers that no output depends on,
 statistics of the whole time, and weights that are chosen on the test part. `pemes-bay`, as the original's README
-writes, is understood. `few-days` is what did best on real cities here, `demo` what `gpd demo` runs.
+writes, is understood. `few-days` and `few-days-hourly` are what did best on real cities here, `demo` what `gpd demo`
+runs.
 
 Source: github.com/tsinghua-fib-lab/GPD, `README.md`, `GPD/1Dmain.py`, `Pretrain/main.py`, `Pretrain/config.yaml`.
 """
@@ -103,6 +104,17 @@ FEW_DAYS = RunConfig(
 )  # fmt: skip
 """What did best on real cities of which three days are known (`benchmarks/gpd/quality.py`); minutes on a processor."""
 
+FEW_DAYS_HOURLY = replace(
+    FEW_DAYS,
+    model=replace(FEW_DAYS.model, unevenness=False, calendar="none"),
+    sampling=SamplingConfig(steps=25, draws=8),
+    finetune=replace(
+        FEW_DAYS.finetune, closed_form=True, batch=16, epochs=300, evaluate_every=5, patience=10, shared_epochs=300
+    ),
+)
+"""The same for hourly readings of cities that are unlike: blind to the time, of which three days of 24 readings tell
+nothing, and fitted in closed form. Epochs and batch are for training from scratch."""
+
 DEMO = RunConfig(
     data=DataConfig(source=("simulated",), target="simulated", days=3),
     model=NodeModelConfig(kind="mlp", residual="average", channels=16, layers=1, dropout=0.0),
@@ -148,7 +160,9 @@ def _all() -> _Runs:
             for number, strategy in enumerate(STRATEGIES, start=1):
                 makers[f"{city}/{model}/{strategy}"] = partial(_corrected, city, model, strategy)
                 makers[f"{city}/{theirs}/Trans{number}"] = partial(_original, city, model, strategy)
-    return _Runs({**makers, "few-days": lambda: FEW_DAYS, "demo": lambda: DEMO})
+    return _Runs(
+        {**makers, "few-days": lambda: FEW_DAYS, "few-days-hourly": lambda: FEW_DAYS_HOURLY, "demo": lambda: DEMO}
+    )
 
 
 _RUNS = _all()
