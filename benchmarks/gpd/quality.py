@@ -41,6 +41,7 @@ from gpd.report import (
     NEAREST,
     RANDOM,
     SCRATCH,
+    SCRATCH_CLOSED,
     TUNED,
     Pair,
     Report,
@@ -53,7 +54,7 @@ from stcore.graphs import GraphSeries
 
 Row = dict[str, Any]
 ROLES = "choice test"
-SHOWN = (FINETUNED, SCRATCH, NEAREST + TUNED, MEAN + TUNED, GENERATED, NEAREST, MEAN, RANDOM, *NAIVE)
+SHOWN = (FINETUNED, SCRATCH, SCRATCH_CLOSED, NEAREST + TUNED, MEAN + TUNED, GENERATED, NEAREST, MEAN, RANDOM, *NAIVE)
 
 
 def run(
@@ -288,8 +289,8 @@ def _verdict(days: int, rows: Sequence[Row]) -> str:
     """Say against what the method wins, and where it loses to the strongest naive forecast."""
     row = rows[0]
     pairs = {(pair["one"], pair["other"]): pair for pair in row["pairs"]}
-    wanted = [(FINETUNED, SCRATCH), (FINETUNED, MEAN + TUNED), (FINETUNED, NEAREST + TUNED), (GENERATED, RANDOM),
-              (FINETUNED, row["best_naive"])]  # fmt: skip
+    wanted = [(FINETUNED, SCRATCH), (FINETUNED, SCRATCH_CLOSED), (FINETUNED, MEAN + TUNED),
+              (FINETUNED, NEAREST + TUNED), (GENERATED, RANDOM), (FINETUNED, row["best_naive"])]  # fmt: skip
     said = [f"{one} against {other} {100 * pairs[one, other]['share']:+.1f} % (p {pairs[one, other]['p']:.1g}, "
             f"{pairs[one, other]['verdict']})" for one, other in wanted if (one, other) in pairs]  # fmt: skip
     ours, naive = row["mae_per_horizon"][FINETUNED], row["mae_per_horizon"][row["best_naive"]]

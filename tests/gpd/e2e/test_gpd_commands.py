@@ -23,7 +23,7 @@ import gpd.train
 from gpd.cli import main
 from gpd.options import STAGES
 from gpd.predict import Forecaster
-from gpd.report import FINETUNED, GENERATED, MEAN, NAIVE, NEAREST, RANDOM, SCRATCH, TUNED
+from gpd.report import FINETUNED, GENERATED, MEAN, NAIVE, NEAREST, RANDOM, SCRATCH, SCRATCH_CLOSED, TUNED
 from gpd.rows import RowTable
 from stcore.graphs import GraphSeries
 
@@ -179,14 +179,14 @@ def test_the_closed_form_is_tried_beside_rates_or_alone(
                "--evaluate.scratch-rates", 1e-3, "--device", "cpu", "--quiet", "--run", place) == 0  # fmt: skip
     kept = RowTable.read(place / "finetune/rows.safetensors").metadata
     by_rate = mean_loss(place / "finetune/training-0.001")
-    assert (place / "evaluate/scratch/rows.safetensors").exists()
+    assert (place / "evaluate/scratch-closed/rows.safetensors").exists()
     assert float(np.mean(kept["best_loss"])) <= by_rate
     assert kept["training"]["closed_form"] == (float(np.mean(kept["best_loss"])) < by_rate)
     assert run("finetune", place, "--redo", "--finetune.closed-form", "--finetune.rates", "--device", "cpu") == 0
     alone = RowTable.read(place / "finetune/rows.safetensors")
     assert alone.metadata["strengths"].keys() == {"city", "node"}
     assert not (place / "finetune/training-0.001").exists()
-    assert MEAN + TUNED in answer(capsys, "evaluate", place)["tables"]
+    assert {SCRATCH, SCRATCH_CLOSED, MEAN + TUNED} <= answer(capsys, "evaluate", place)["tables"].keys()
 
 
 def test_the_closed_form_needs_a_linear_map(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

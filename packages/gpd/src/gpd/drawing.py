@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpd.report import AVERAGE, FINETUNED, GENERATED, MEAN, NAIVE, NEAREST, SCRATCH, TUNED, Report, duration
+from gpd.report import (
+    AVERAGE,
+    FINETUNED,
+    GENERATED,
+    MEAN,
+    NAIVE,
+    NEAREST,
+    SCRATCH,
+    SCRATCH_CLOSED,
+    TUNED,
+    Report,
+    duration,
+)
 from stcore import figures, figures_graphs
 from stcore.baselines_graphs import HistoricalAverage, targets
 from stcore.graph_windows import window_starts
@@ -19,7 +31,7 @@ if TYPE_CHECKING:
     from gpd.pipeline import Pipeline
     from gpd.predict import Forecast
 
-CURVES = (FINETUNED, GENERATED, SCRATCH, NEAREST + TUNED, MEAN + TUNED, *NAIVE)
+CURVES = (FINETUNED, GENERATED, SCRATCH, SCRATCH_CLOSED, NEAREST + TUNED, MEAN + TUNED, *NAIVE)
 """Forecasters of the figure by horizon; the others are in the table."""
 DRAWN_DAYS = 3
 """Days of the forecasts that are drawn, at most."""

@@ -31,6 +31,7 @@ from gpd.report import (
     RANDOM,
     RIDGE,
     SCRATCH,
+    SCRATCH_CLOSED,
     TUNED,
     Report,
     duration,
@@ -88,7 +89,7 @@ def gather(pipeline: Pipeline) -> Rows:
     generated = pipeline.generate()
     tables = {FINETUNED: pipeline.finetune(), GENERATED: generated}
     if pipeline.imported:
-        return Rows(tables=tables | ({SCRATCH: _scratch(pipeline)} if which == "all" else {}), sources=None,
+        return Rows(tables=tables | (_scratch(pipeline) if which == "all" else {}), sources=None,
                     memorised=None)  # fmt: skip
     sources = pipeline.pretrain()
     if which != "naive":
@@ -96,7 +97,7 @@ def gather(pipeline: Pipeline) -> Rows:
                   RANDOM: _random(pipeline, sources, len(generated))}  # fmt: skip
         tables |= {name: pipeline.table_for(rows) for name, rows in starts.items()}
         if which == "all":
-            tables[SCRATCH] = _scratch(pipeline)
+            tables |= _scratch(pipeline)
             for name in (NEAREST, MEAN):
                 stage = f"evaluate/{name.replace(' ', '-')}"
                 tables[name + TUNED] = pipeline.tuned(starts[name], stage, training)
@@ -137,16 +138,20 @@ def _filled(made: Forecasts, usual: Forecasts) -> Forecasts:
     return np.where(np.isnan(made), usual, made)
 
 
-def _scratch(pipeline: Pipeline) -> RowTable:
-    """Train fresh networks on the few days: at several learning rates and, where rows are changed in closed form, in
-    that way too; keep what is best at the end of the days."""
+def _scratch(pipeline: Pipeline) -> dict[str, RowTable]:
+    """Train fresh networks on the few days; with several learning rates, keep the one that is best at their end. Where
+    rows are fitted in closed form, so is a map from nothing, which knows no other city: what generation adds to."""
     training, rates = pipeline.config.finetune, pipeline.config.evaluate.scratch_rates
-    ways = {f"scratch-{rate:g}": replace(training, learning_rate=rate, rates=(), closed_form=False) for rate in rates}
-    if training.closed_form or not ways:
-        ways["scratch"] = training
-    found = [pipeline.tuned(None, f"evaluate/{name}", way) for name, way in ways.items()]
+    by_gradient = replace(training, closed_form=False)
+    ways = {f"scratch-{rate:g}": replace(by_gradient, learning_rate=rate, rates=()) for rate in rates}
+    tables = [pipeline.tuned(None, f"evaluate/{name}", way)
+              for name, way in (ways or {"scratch": by_gradient}).items()]  # fmt: skip
     few, device = pipeline.target.few, pipeline.device
-    return min(found, key=lambda table: tail_error(table, few, training, device)) if len(found) > 1 else found[0]
+    found = {SCRATCH: min(tables, key=lambda table: tail_error(table, few, by_gradient, device))}
+    if training.closed_form:
+        closed = replace(training, rates=())
+        found[SCRATCH_CLOSED] = pipeline.tuned(None, "evaluate/scratch-closed", closed)
+    return found
 
 
 def _nearest(pipeline: Pipeline, sources: RowTable) -> torch.Tensor:

@@ -17,10 +17,11 @@ from stcore.metrics.horizons import HorizonErrors
 FINETUNED, GENERATED = "fine-tuned", "zero-shot generated"
 SCRATCH, NEAREST, MEAN, RANDOM = "from scratch", "nearest source", "mean row", "random row"
 TUNED = ", fine-tuned"
+SCRATCH_CLOSED = "from scratch, closed form"
 PERSISTENCE, AVERAGE, RIDGE = "persistence", "historical average", "ridge on average"
 NAIVE = (PERSISTENCE, AVERAGE, RIDGE)
 SHOWN = (
-    FINETUNED, GENERATED, SCRATCH, NEAREST + TUNED, MEAN + TUNED, NEAREST, MEAN, RANDOM, *NAIVE,
+    FINETUNED, GENERATED, SCRATCH, SCRATCH_CLOSED, NEAREST + TUNED, MEAN + TUNED, NEAREST, MEAN, RANDOM, *NAIVE,
 )  # fmt: skip
 """Forecasters in the order of the table."""
 LEVEL = 0.01
@@ -126,7 +127,7 @@ class Report:
     def verdicts(self) -> tuple[str, ...]:
         """Return in a sentence each what the table says of the model: where it wins, and where it loses."""
         found: list[str] = []
-        for name in (SCRATCH, MEAN + TUNED, NEAREST + TUNED, self.best_naive()):
+        for name in (SCRATCH, SCRATCH_CLOSED, MEAN + TUNED, NEAREST + TUNED, self.best_naive()):
             if name in self.errors and name != self.model:
                 pair = self.pair(self.model, name)
                 strongest = ", the strongest naive forecast" if name in NAIVE else ""
