@@ -46,7 +46,6 @@ __all__ = [
 GENERATED = "crowd-flow"
 """Source that names the world of the demo: people on a street grid, with the rhythm of days and weeks."""
 GENERATED_DAYS = 35
-WEEKDAYS = 7
 SEEN = 3
 """Times that a moment of the day or week was seen before its mean is taken for what is usual then."""
 Part = Literal["train", "val", "test"]
@@ -88,8 +87,6 @@ class Source:
     windows: Parts[WindowSet]
     space: Space
     shape: WindowShape
-    training_space: Space
-    """That of training: the same, but for what is usual where that is known of few days (`HistoricalAverage`)."""
     training: Indices
     """Samples of the training part that are trained on: all of them but for a target of few shots."""
     evaluated: bool
@@ -115,8 +112,7 @@ class Source:
         """Return all samples of a part, or some."""
         windows = self.windows.named()[part]
         chosen = np.arange(len(windows), dtype=np.int64) if ids is None else ids
-        space = self.training_space if part == "train" else self.space
-        return Samples(windows, space, self.shape.history, self.timed, chosen, self.name)
+        return Samples(windows, self.space, self.shape.history, self.timed, chosen, self.name)
 
 
 def read_sources(
@@ -240,8 +236,7 @@ def sources_of(
             mine = _few(windows.train, few, where=f"{dataset.where}: train")
         elif target and not few.others:
             mine = np.zeros(0, dtype=np.int64)
-        found.append(_source(dataset, windows, mine, data, shape, evaluated=not target or number == at,
-                             within_a_week=0 < few.days <= WEEKDAYS))  # fmt: skip
+        found.append(_source(dataset, windows, mine, data, shape, evaluated=not target or number == at))
     if not any(len(source.training) for source in found):
         raise UserError(f"few-shot: nothing to train on for target {target}; expected other data sets, or a ratio or "
                         "days above 0")  # fmt: skip
@@ -278,25 +273,20 @@ def _source(
     shape: WindowShape,
     *,
     evaluated: bool,
-    within_a_week: bool,
 ) -> Source:
     resizing = Resizing(kind=data.resize, native=dataset.native, model=(shape.height, shape.width))
     chosen = few if few is not None and len(few) else None
-    usual, trained_against = None, None
+    usual = None
     if data.anomalies != "none":
         usual = HistoricalAverage.fit(windows.train, chosen, by_weekday=data.anomalies == "week", at_least=SEEN,
                                       average=data.usual, around=data.usual_around)  # fmt: skip
-        trained_against = usual
-        if chosen is not None and within_a_week:
-            trained_against = usual.of_other_days(windows.train, chosen, at_least=SEEN - 1)
     ranged = windows.named().values() if data.scaler_fit == "all" else (windows.train,)
     some = None if data.scaler_fit == "all" else chosen
-    blocks = (block for part in ranged for block in _blocks(part, some, trained_against))
+    blocks = (block for part in ranged for block in _blocks(part, some, usual))
     space = Space.fit_range(blocks, resizing, part=data.scaler_fit, constant=data.constant,
                             where=f"{dataset.where}: train", channels=dataset.channels, usual=usual)  # fmt: skip
     training = np.arange(len(windows.train), dtype=np.int64) if few is None else samples_of(few, windows.train.channels)
-    return Source(name=dataset.name, where=dataset.where, windows=windows, space=space,
-                  training_space=replace(space, usual=trained_against), shape=shape, training=training,
+    return Source(name=dataset.name, where=dataset.where, windows=windows, space=space, shape=shape, training=training,
                   evaluated=evaluated, channels=dataset.channels, units=dataset.units, timed=not data.timeless,
                   step_seconds=step_seconds(windows.train))  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -75,31 +75,13 @@ class HistoricalAverage:
                 raise UserError(f"training part: {NO_TIME}")
             seen.append(np.unique(clock[:, 1]))
         moments = np.unique(np.concatenate(seen))
-        shape = (7, len(moments), windows.channels, *windows.native)
-        parts = _parts(average, _placed(windows, chosen, moments), shape, around, at_least, by_weekday=by_weekday)
+        placed = _placed(windows, chosen, moments)
+        if average == "mean":
+            parts = _means(placed, (7, len(moments), windows.channels, *windows.native), around, at_least)
+        else:
+            parts = _medians(placed, len(moments), around, at_least, by_weekday=by_weekday)
         return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday,
                    average=average, around=around)  # fmt: skip
-
-    def of_other_days(
-        self, windows: WindowSet, chosen: Int64[ndarray, "window"] | None, *, at_least: int = 1
-    ) -> HistoricalAverage:
-        """Return what is usual at a time of the day on days of other weekdays: what to train against where the days
-        known are a week at most. An average that holds a frame itself is nearer to it than to any frame to come, the
-        more so the fewer days there are.
-
-        Args:
-            windows: of the training part.
-            chosen: those that count; None for all.
-            at_least: values that an average is made of; with fewer, the day itself counts too.
-        """
-        count, shape = len(self.moments), (7, len(self.moments), windows.channels, *windows.native)
-        table = self.table.copy()
-        for weekday in range(7):
-            others = _placed(windows, chosen, self.moments, without=weekday)
-            table[weekday * count : (weekday + 1) * count] = _parts(self.average, others, shape, self.around, at_least)[
-                1
-            ]
-        return replace(self, table=table, by_weekday=True)
 
     def at(
         self, clocks: Int64[ndarray, "sample frame 2"], channels: Channels
@@ -165,36 +147,21 @@ Placed = Iterator[tuple[Float32[ndarray, "frame channel row column"], Int64[ndar
 """Frames, and which moment of the week each is of: weekday times the moments of a day, and moment."""
 
 
-def _placed(
-    windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"], without: int = -1
-) -> Placed:
-    """Yield frames, but for those of one weekday."""
+def _placed(windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"]) -> Placed:
     for frames, clock in windows.frames(chosen):
         assert clock is not None  # asked for before
-        kept = clock[:, 0] != without
-        yield frames[kept], (clock[:, 0] * len(moments) + np.searchsorted(moments, clock[:, 1]))[kept]
-
-
-def _parts(
-    average: Average, placed: Placed, shape: tuple[int, ...], around: int, at_least: int, *, by_weekday: bool = False
-) -> tuple[Table, Table, Table]:
-    """Return averages by moment of the week, where anybody asks for them, by moment of the day, and of all.
-
-    Args:
-        average: mean or median.
-        placed: frames and their moments.
-        shape: weekdays, moments of a day, channels, rows and columns.
-        around: moments before and after that count too.
-        at_least: values that an average is made of; NaN where there are fewer.
-        by_weekday: whether averages by moment of the week are asked for.
-    """
-    if average == "mean":
-        return _means(placed, shape, around, at_least)
-    return _medians(placed, shape[1], around, at_least, by_weekday=by_weekday)
+        yield frames, clock[:, 0] * len(moments) + np.searchsorted(moments, clock[:, 1])
 
 
 def _means(placed: Placed, shape: tuple[int, ...], around: int, at_least: int) -> tuple[Table, Table, Table]:
-    """Return means, in one pass."""
+    """Return means by moment of the week, by moment of the day, and of all, in one pass.
+
+    Args:
+        placed: frames and their moments.
+        shape: weekdays, moments of a day, channels, rows and columns.
+        around: moments before and after that count too.
+        at_least: values that a mean is made of.
+    """
     total, count = np.zeros(shape), np.zeros(shape)
     for frames, places in placed:
         known = np.isfinite(frames)
@@ -219,7 +186,7 @@ def _means(placed: Placed, shape: tuple[int, ...], around: int, at_least: int) -
 def _medians(
     placed: Placed, moments: int, around: int, at_least: int, *, by_weekday: bool
 ) -> tuple[Table, Table, Table]:
-    """Return medians, with all frames in memory; those that nobody asks for are left."""
+    """Return medians by moment of the week, by moment of the day, and of all; those that nobody asks for are left."""
     frames, places = (np.concatenate(found) for found in zip(*placed, strict=True))
 
     def medians(places: Any, count: int) -> Any:
@@ -238,8 +205,6 @@ def _medians(
 
 def _median(frames: Float32[ndarray, "frame channel row column"], at_least: int) -> Any:
     """Return the median of each cell's values; NaN where there are fewer than `at_least`."""
-    if not len(frames):
-        return np.full(frames.shape[1:], np.nan, dtype=np.float32)
     count = np.isfinite(frames).sum(0)
     rising = np.sort(frames, axis=0)  # what is missing comes last
     middle = (np.maximum(count - 1, 0) // 2, count // 2)
