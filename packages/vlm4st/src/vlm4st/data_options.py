@@ -82,8 +82,7 @@ class DataConfig(GridReadOptions):
     """Part that lowest and highest value are taken from: training, or everything as the original does (a leak)."""
     anomalies: Literal["none", "day", "week"] = "none"
     """Train on what differs from the usual frame of the time of day, or of weekday and time of day: means of three or
-    more frames of the training windows (of fewer: of the time of day, or of all), which forecasts get back. Of a few
-    days (`few-shot.days`, a week at most) each is trained on as it differs from the others."""
+    more frames of the training windows (of fewer: of the time of day, or of all), which forecasts get back."""
     usual: Literal["mean", "median"] = "mean"
     """What the usual frame is: the mean, or the median, which suits counts that mostly are 0 and is learnt with all
     frames in memory."""
