@@ -129,7 +129,7 @@ TRIALS = {
     ),
 }
 """Ways to spend the five minutes, seed 0."""
-STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 100, BACKBONE: 150}
+STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 400, BACKBONE: 400}
 """Of each run; the best weights on the validation part are kept."""
 
 
