@@ -3,7 +3,7 @@
 A few days know something of a city and little of a node. So all nodes share one ridge regression of what their rows
 leave unexplained on their histories, and each has a second one of what is still left; both shrink towards no change.
 How strongly is chosen by leaving out each day in turn, which no training that goes over the days again and again can
-afford.
+afford; and so is whether rows are of any use to this city, or maps that start from nothing are better.
 """
 
 from __future__ import annotations
@@ -73,10 +73,18 @@ class Strengths(NamedTuple):
     node: float
 
 
+class Choice(NamedTuple):
+    """What does best on days that are left out."""
+
+    strengths: Strengths
+    error: float
+    """Sum of absolute errors there, in native units."""
+
+
 def tune(
     table: RowTable, part: Part, series: GraphSeries, training: NodeTrainingConfig, *, device: str = "auto"
 ) -> RowTable:
-    """Change the linear maps of a city's rows by its few days.
+    """Change the linear maps of a city's rows by its few days, or of rows of zeros where that does better.
 
     Args:
         table: rows with the scales of the city.
@@ -93,22 +101,29 @@ def tune(
     if not isinstance(network, WithLinear):
         raise UserError("finetune.closed-form: true without model.linear; expected a linear map, which alone has a "
                         "closed form; pass --model.linear or leave it out")  # fmt: skip
-    known = _known(table, network, part, series, device)
-    chosen = choose(known, _blocks(known, series), training.loss)
+    nothing = replace(table, rows=torch.zeros_like(table.rows))
+    found: list[tuple[Choice, Known, RowTable]] = []
+    for start in (table, nothing):
+        known = _known(start, network, part, series, device)
+        found.append((choose(known, _blocks(known, series), training.loss), known, start))
+    (chosen, _), known, start = min(found, key=lambda each: each[0].error)
     change = fit(known, chosen, training.loss)
-    params = table.params()
+    params = start.params()
     params[WEIGHT] = params[WEIGHT] + change.mT.float()
     losses = [None] * len(table)
     if training.select_on == "tail":
         losses = _tail_losses(known, chosen, series, table, training)
+    given_up = start is nothing and bool(table.rows.any())
     facts = {"training": to_plain(training), "best_epoch": [0] * len(table), "best_loss": losses,
-             "strengths": {name: _plain(value) for name, value in chosen._asdict().items()}}  # fmt: skip
-    _log.info("%s: ridge of %g for the city, %g for its nodes", series.name or "graph", *chosen)
+             "strengths": {name: _plain(value) for name, value in chosen._asdict().items()},
+             "rows_given_up": given_up}  # fmt: skip
+    _log.info("%s: %sridge of %g for the city, %g for its nodes", series.name or "graph",
+              "maps from nothing, since rows do worse on days left out; " if given_up else "", *chosen)  # fmt: skip
     return replace(table, rows=to_rows(params, table.spec), metadata={**table.metadata, **facts})
 
 
-def choose(known: Known, blocks: Int64[Tensor, " window"], loss: str) -> Strengths:
-    """Return the strengths with the smallest absolute error, in native units, on blocks that are left out in turn.
+def choose(known: Known, blocks: Int64[Tensor, " window"], loss: str) -> Choice:
+    """Return the strengths with the smallest absolute error on blocks that are left out in turn.
 
     Args:
         known: what is fitted.
@@ -128,7 +143,7 @@ def choose(known: Known, blocks: Int64[Tensor, " window"], loss: str) -> Strengt
                 error = (left_out.left - left_out.x @ (alike + own)).abs().sum(dim=2)
                 total[row, column] += (error * left_out.counts * left_out.unit[:, None]).sum()
     row, column = divmod(int(total.flip(0, 1).argmin()), len(NODE))  # of equals, the smallest change
-    return Strengths(CITY[::-1][row], NODE[::-1][column])
+    return Choice(Strengths(CITY[::-1][row], NODE[::-1][column]), float(total.min()))
 
 
 def fit(known: Known, strengths: Strengths, loss: str) -> Map:
