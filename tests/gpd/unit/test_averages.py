@@ -9,7 +9,7 @@ import pytest
 import torch
 from node_worlds import SHORT, SIZES, city
 
-from gpd.averages import BESIDE, at_steps, day_averages, num_days, other_days, unevenness
+from gpd.averages import BESIDE, at_steps, believed, day_averages, num_days, other_days, unevenness
 from gpd.finetune import finetune
 from gpd.models.configs import NodeModelConfig
 from gpd.models.spec import build_node_model, input_features, row_size
@@ -55,6 +55,26 @@ def test_a_time_of_day_that_never_occurs_lies_between_those_around_it(gone: list
     assert np.array_equal(found[2, kept], whole[2, kept])
     before, after = whole[2, (gone[0] - 1) % 24], whole[2, (gone[-1] + 1) % 24]
     assert found[2, gone] == pytest.approx(np.linspace(before, after, len(gone) + 2)[1:-1])
+
+
+def test_a_share_of_the_daily_course_may_be_believed() -> None:
+    """The rest is the mean over the times of day that occur: nights that are cut out count for nothing."""
+    series = city(days=4)
+    hours = np.arange(series.num_steps)
+    kept = hours % 24 >= 6
+    times = np.datetime64("2024-05-01T00", "s") + hours[kept] * np.timedelta64(3600, "s")
+    opened = replace(series, values=series.values[kept], times=times)
+    averages = day_averages(opened).numpy().T[None]
+    assert believed(averages, opened, 1.0) is averages
+    half = believed(averages, opened, 0.5)
+    mean = opened.values[:, :, 0].mean(axis=0)
+    assert np.allclose(half, 0.5 * (averages + mean), atol=1e-5)
+    model = replace(MODEL, residual="average", history=6)
+    part = make_part(opened, model, day_averages(opened), course=0.0)
+    assert np.allclose(part.values[..., 0].numpy(), opened.values[:, :, 0] - mean, atol=1e-4)
+    size = row_size(build_node_model(model, input_features(model, 2)).spec)
+    table = table_for(opened, torch.zeros(5, size), model, course=0.5)
+    assert table.averages is not None and np.allclose(table.averages.numpy().T, half[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("begin", [0, 9])

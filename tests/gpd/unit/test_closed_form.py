@@ -12,7 +12,8 @@ import torch
 from node_worlds import SHORT, SIZES, city
 from torch import Tensor
 
-from gpd.closed_form import CITY, NODE, Known, Strengths, choose, fit, tune
+from gpd.averages import day_averages
+from gpd.closed_form import CITY, NODE, Known, Strengths, choose, fit
 from gpd.finetune import finetune
 from gpd.models.configs import NodeLoss, NodeModelConfig
 from gpd.models.spec import from_rows, to_rows
@@ -38,7 +39,9 @@ def law(
     maps = maps + own * torch.randn(nodes, 4, 3, generator=draw).double()
     x = torch.randn(nodes, windows, 4, generator=draw).double()
     left = x @ maps + noise * torch.randn(nodes, windows, 3, generator=draw).double()
-    return Known(x, left, torch.ones(nodes, windows).double(), torch.ones(nodes).double(), torch.arange(windows)), maps
+    blocks = torch.arange(windows) * 4 // windows
+    return Known(x, left, torch.ones(nodes, windows).double(), torch.ones(nodes).double(), torch.arange(windows),
+                 blocks), maps  # fmt: skip
 
 
 def lasting(seed: int) -> GraphSeries:
@@ -46,10 +49,6 @@ def lasting(seed: int) -> GraphSeries:
     town = city(days=14, seed=seed)
     drift = np.cumsum(np.random.default_rng(seed).normal(size=town.values.shape), axis=0)
     return replace(town, values=town.values + 0.5 * drift)
-
-
-def blocks(known: Known, count: int = 4) -> Tensor:
-    return torch.arange(len(known.first)) * count // len(known.first)
 
 
 def test_one_change_for_all_is_the_ridge_regression_of_all_windows() -> None:
@@ -95,19 +94,19 @@ def test_losses_that_bear_outliers_find_the_law_among_them(loss: NodeLoss) -> No
 
 def test_strengths_are_those_that_help_on_blocks_that_are_left_out() -> None:
     alike, _ = law(windows=40)
-    assert choose(alike, blocks(alike), "mse").strengths.node >= 3.0  # nodes have nothing of their own
+    assert choose(alike, "mse").strengths.node >= 3.0  # nodes have nothing of their own
     unlike, _ = law(windows=40, own=1.0)
-    assert choose(unlike, blocks(unlike), "mse").strengths.node < 1.0
+    assert choose(unlike, "mse").strengths.node < 1.0
     nothing = alike._replace(left=torch.zeros_like(alike.left))
-    assert choose(nothing, blocks(nothing), "mae") == (Strengths(math.inf, math.inf), 0.0)
+    assert choose(nothing, "mae") == (Strengths(math.inf, math.inf), 0.0)
     noise = alike._replace(left=torch.randn(alike.left.shape, generator=torch.Generator().manual_seed(1)).double())
-    chosen = choose(noise, blocks(noise), "mse").strengths
+    chosen = choose(noise, "mse").strengths
     assert chosen.city >= 1.0 and chosen.node >= 3.0
 
 
 def test_without_anything_to_leave_out_nothing_changes() -> None:
     known, _ = law()
-    assert choose(known, torch.zeros(80, dtype=torch.int64), "mse").strengths == Strengths(math.inf, math.inf)
+    assert choose(known._replace(block=torch.zeros_like(known.block)), "mse").strengths == Strengths(math.inf, math.inf)
 
 
 def test_only_the_linear_map_changes_and_forecasts_get_better(tmp_path: Path) -> None:
@@ -166,20 +165,36 @@ def test_the_loss_noted_is_that_of_the_end_of_the_days_by_what_was_fitted_before
     assert known is not None
     scaled = (part.values[..., 0] - start.mean[:, 0]) / start.std[:, 0]  # type: ignore[index]
     scaled = scaled.where(known[..., 0], 0.0).double()
-    mean = (start.mean[:, 0] / start.std[:, 0]).double()  # type: ignore[index]
+    assert found.metadata["course"] == 1.0
 
     def windows(starts: np.ndarray) -> Known:
         first = torch.from_numpy(starts)
         ahead = first[:, None] + torch.arange(12, 15)
-        left = scaled[ahead].permute(2, 0, 1) + 0.0 * mean[:, None, None]
-        return Known(scaled[first[:, None] + torch.arange(12)].permute(2, 0, 1), left,
-                     known[..., 0][ahead].all(1).T.double(), start.std[:, 0].double(), first + 12)  # type: ignore[index]  # fmt: skip
+        return Known(scaled[first[:, None] + torch.arange(12)].permute(2, 0, 1), scaled[ahead].permute(2, 0, 1),
+                     known[..., 0][ahead].all(1).T.double(), start.std[:, 0].double(), first + 12, first)  # type: ignore[index]  # fmt: skip
 
     before, after = windows(early), windows(late)
     error = (after.x @ fit(before, chosen, loss) - after.left) * after.unit[:, None, None]
     error = (error.abs() if loss == "mae" else error.square()).mean(2)
     expected = (error * after.counts).sum(1) / after.counts.sum(1)
     assert found.metadata["best_loss"] == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_no_more_of_the_daily_course_is_believed_than_there_is() -> None:
+    """Of readings that know no time of day, averages by time of day are chance; and chance is as good at no hour."""
+    town = lasting(0)
+    walk = np.cumsum(np.random.default_rng(5).normal(size=town.values.shape), axis=0)
+    few = few_shot(replace(town, values=walk), 3)
+    found = finetune(few, None, MODEL, CLOSED, device="cpu", quiet=True)
+    assert found.metadata["course"] < 0.5 and found.averages is not None
+    whole = day_averages(few).float()
+    spread = (found.averages - found.averages.mean(1, keepdim=True)).abs().max()
+    assert float(spread) < 0.5 * float((whole - whole.mean(1, keepdim=True)).abs().max())
+    torch.testing.assert_close(found.averages.mean(1), whole.mean(1))
+    rhythm = finetune(few_shot(city(days=12), 4), None, MODEL, CLOSED, device="cpu", quiet=True)
+    assert rhythm.metadata["course"] == 1.0
+    change = replace(MODEL, residual="persistence")
+    assert finetune(few, None, change, CLOSED, device="cpu", quiet=True).metadata["course"] == 1.0
 
 
 def test_of_a_single_day_quarters_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,6 +221,3 @@ def test_what_has_no_closed_form_is_refused() -> None:
         finetune(few, None, replace(MODEL, linear=False), CLOSED, device="cpu", quiet=True)
     with pytest.raises(UserError, match=r"pretrain\.closed-form: true; expected false: it is for the few days"):
         pretrain(city(), MODEL, replace(SHORT, closed_form=True), device="cpu", quiet=True)
-    table = table_for(few, finetune(few, None, MODEL, CLOSED, device="cpu", quiet=True).rows, MODEL)
-    part = make_part(few, MODEL, table.averages.double(), leave_out=True)  # type: ignore[union-attr]
-    assert torch.equal(tune(table, part, few, CLOSED, device="cpu").std, table.std)  # type: ignore[arg-type]

@@ -49,6 +49,17 @@ def other_days(series: GraphSeries, days: int = 0) -> Averages:
     return _means(_others(sums, days), _others(counts, days))
 
 
+def believed(averages: Averages, series: GraphSeries, share: float) -> Averages:
+    """Return averages that believe a share of the daily course: the rest is the mean over the times of day that occur.
+
+    Where readings have no rhythm, as wind has little, averages by time of day of a few days are nothing but chance.
+    """
+    if share == 1.0:
+        return averages
+    mean = averages[:, np.unique(series.step_of_day())].mean(axis=1, keepdims=True)
+    return mean + share * (averages - mean)
+
+
 def unevenness(averages: Averages) -> Averages:
     """Return by how much each average is above the mean of itself and those beside it, in native units."""
     return averages - _beside(averages, BESIDE) / (2 * BESIDE + 1)

@@ -3,7 +3,8 @@
 A few days know something of a city and little of a node. So all nodes share one ridge regression of what their rows
 leave unexplained on their histories, and each has a second one of what is still left; both shrink towards no change.
 How strongly is chosen by leaving out each day in turn, which no training that goes over the days again and again can
-afford; and so is whether rows are of any use to this city, or maps that start from nothing are better.
+afford. So is how much of the daily course of those days is believed, and whether rows are of any use to this city, or
+maps that start from nothing are better.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from gpd.averages import day_averages
 from gpd.ego import ego_graphs
 from gpd.models.configs import NodeTrainingConfig
 from gpd.models.linear import WEIGHT, WithLinear
 from gpd.models.spec import to_rows
-from gpd.node_data import Part, few_shot_windows, forecast_part, scales_of
+from gpd.node_data import Part, few_shot_windows, forecast_part, make_part, scales_of, table_for
 from gpd.node_training import error_of
 from gpd.rows import RowTable
 from stcore.configuration import to_plain
@@ -41,6 +43,8 @@ REWEIGHTED, SMALL_ERROR = 5, 0.05
 ones are squared."""
 MOST = 60_000
 """Windows of all nodes together that are fitted; of more, every second, third … one is."""
+COURSES = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Shares of the daily course that may be believed (`residual = "average"`)."""
 QUARTERS = 4
 """Parts of a single day, which are left out instead of days."""
 
@@ -60,10 +64,13 @@ class Known(NamedTuple):
     """The scale in native units."""
     first: Int64[Tensor, " window"]
     """Step of the first forecast."""
+    block: Int64[Tensor, " window"]
+    """What is left out together: the day of the first forecast; of a single day, its quarter."""
 
     def at(self, windows: Bool[Tensor, " window"]) -> Known:
         """Return some of the windows."""
-        return Known(self.x[:, windows], self.left[:, windows], self.counts[:, windows], self.unit, self.first[windows])
+        return Known(self.x[:, windows], self.left[:, windows], self.counts[:, windows], self.unit,
+                     self.first[windows], self.block[windows])  # fmt: skip
 
 
 class Strengths(NamedTuple):
@@ -81,14 +88,11 @@ class Choice(NamedTuple):
     """Sum of absolute errors there, in native units."""
 
 
-def tune(
-    table: RowTable, part: Part, series: GraphSeries, training: NodeTrainingConfig, *, device: str = "auto"
-) -> RowTable:
+def tune(table: RowTable, series: GraphSeries, training: NodeTrainingConfig, *, device: str = "auto") -> RowTable:
     """Change the linear maps of a city's rows by its few days, or of rows of zeros where that does better.
 
     Args:
-        table: rows with the scales of the city.
-        part: the few days as networks read them, no average holding the reading that is compared with it.
+        table: rows of the city.
         series: the few days.
         training: `loss` is what the change for all minimises, that of each node by itself squared errors; with
             `select_on` tail, the loss at the end of the days of what was fitted before it is noted.
@@ -97,43 +101,49 @@ def tune(
     Raises:
         UserError: the rows have no linear map.
     """
-    network = table.network
+    network, model = table.network, table.model
     if not isinstance(network, WithLinear):
         raise UserError("finetune.closed-form: true without model.linear; expected a linear map, which alone has a "
                         "closed form; pass --model.linear or leave it out")  # fmt: skip
-    nothing = replace(table, rows=torch.zeros_like(table.rows))
-    found: list[tuple[Choice, Known, RowTable]] = []
-    for start in (table, nothing):
-        known = _known(start, network, part, series, device)
-        found.append((choose(known, _blocks(known, series), training.loss), known, start))
+
+    def starts(course: float) -> Iterator[tuple[Known, RowTable]]:
+        for rows in (table.rows, torch.zeros_like(table.rows)):
+            start = table_for(series, rows, model, training.statistics, course=course)
+            yield _known(start, network, series, course, device), start
+
+    course = 1.0
+    if model.residual == "average":  # squares are much the same here, and much faster
+        course = min(COURSES, key=lambda share: min(choose(known, "mse").error for known, _ in starts(share)))
+    found = [(choose(known, training.loss), known, start) for known, start in starts(course)]
     (chosen, _), known, start = min(found, key=lambda each: each[0].error)
-    change = fit(known, chosen, training.loss)
     params = start.params()
-    params[WEIGHT] = params[WEIGHT] + change.mT.float()
+    params[WEIGHT] = params[WEIGHT] + fit(known, chosen, training.loss).mT.float()
     losses = [None] * len(table)
     if training.select_on == "tail":
         losses = _tail_losses(known, chosen, series, table, training)
-    given_up = start is nothing and bool(table.rows.any())
-    facts = {"training": to_plain(training), "best_epoch": [0] * len(table), "best_loss": losses,
+    given_up = bool(table.rows.any() and not start.rows.any())
+    facts = {"training": to_plain(training), "best_epoch": [0] * len(table), "best_loss": losses, "course": course,
              "strengths": {name: _plain(value) for name, value in chosen._asdict().items()},
              "rows_given_up": given_up}  # fmt: skip
-    _log.info("%s: %sridge of %g for the city, %g for its nodes", series.name or "graph",
-              "maps from nothing, since rows do worse on days left out; " if given_up else "", *chosen)  # fmt: skip
-    return replace(table, rows=to_rows(params, table.spec), metadata={**table.metadata, **facts})
+    _log.info("%s: %sridge of %g for the city, %g for its nodes; %.0f %% of the daily course believed",
+              series.name or "graph", "maps from nothing, since rows do worse on days left out; " if given_up else "",
+              *chosen, 100 * course)  # fmt: skip
+    return replace(start, rows=to_rows(params, table.spec), metadata={**table.metadata, **facts})
 
 
-def choose(known: Known, blocks: Int64[Tensor, " window"], loss: str) -> Choice:
+def choose(known: Known, loss: str) -> Choice:
     """Return the strengths with the smallest absolute error on blocks that are left out in turn.
+
+    Windows around the border of two blocks forecast some steps in common, but to leave these out too leaves little of
+    three days of hourly readings, and shrinks too much.
 
     Args:
         known: what is fitted.
-        blocks: block of each window. Windows around a border forecast some steps in common, but to leave these out too
-            leaves little of three days of hourly readings, and shrinks too much.
         loss: what the change for all minimises.
     """
     total = torch.zeros(len(CITY), len(NODE), dtype=torch.float64)
-    for block in blocks.unique():
-        out = blocks == block
+    for block in known.block.unique():
+        out = known.block == block
         if out.all():
             continue
         kept, left_out = known.at(~out), known.at(out)
@@ -153,8 +163,10 @@ def fit(known: Known, strengths: Strengths, loss: str) -> Map:
     return alike + own
 
 
-def _known(table: RowTable, network: WithLinear, part: Part, series: GraphSeries, device: str) -> Known:
+def _known(table: RowTable, network: WithLinear, series: GraphSeries, course: float, device: str) -> Known:
     model, scales = table.model, scales_of(table)
+    averages = day_averages(series) if model.residual == "average" else None
+    part = make_part(series, model, averages, leave_out=True, course=course, what="few days")
     every = max(1, -(-len(part.starts) * len(table) // MOST))
     part = Part(part.values, part.known, part.starts[::every])
     made = forecast_part(table.params(), part, ego_graphs(series.adjacency), scales, model, table.features,
@@ -172,12 +184,13 @@ def _known(table: RowTable, network: WithLinear, part: Part, series: GraphSeries
         counts=counts[ahead][..., 0].all(dim=1).mT.double(),
         unit=scales.std[:, 0].double(),
         first=part.starts + model.history,
+        block=_blocks(part.starts + model.history, series),
     )
 
 
-def _blocks(known: Known, series: GraphSeries) -> Int64[Tensor, " window"]:
+def _blocks(first: Int64[Tensor, " window"], series: GraphSeries) -> Int64[Tensor, " window"]:
     """Return the day of the first forecast of each window; of a single day, its quarter."""
-    days = torch.from_numpy(np.asarray(series.day_number(), dtype=np.int64))[known.first]
+    days = torch.from_numpy(np.asarray(series.day_number(), dtype=np.int64))[first]
     if len(days.unique()) > 1:
         return days
     return torch.arange(len(days)) * QUARTERS // len(days)

@@ -70,7 +70,7 @@ def finetune(
     part = make_part(series, model, averages, leave_out=True, what="few days")
     if training.closed_form:
         start = _untrained(series, _zeros(series, model) if rows is None else rows, model, training, seed)
-        return tune(start, part, series, training, device=device)
+        return tune(start, series, training, device=device)
     train, held = part, None
     if training.select_on == "tail":
         early, late = few_shot_windows(series, model, training.tail)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gpd.averages import BESIDE, at_steps, day_averages, num_days, other_days, unevenness
+from gpd.averages import BESIDE, at_steps, believed, day_averages, num_days, other_days, unevenness
 from gpd.ego import Ego, Egos, ego_graphs, pad_egos
 from gpd.models.configs import NodeModelConfig, Statistics
 from gpd.models.spec import build_node_model, input_features
@@ -74,6 +74,7 @@ def make_part(
     *,
     leave_out: bool = False,
     average_days: int = 0,
+    course: float = 1.0,
     starts: NDArray[np.int64] | None = None,
     what: str = "part",
 ) -> Part:
@@ -85,6 +86,7 @@ def make_part(
         averages: (node, slot) averages by time of day, see `day_averages`; then channel 0 is the deviation from them.
         leave_out: these averages are of this very stretch, and each reading is compared with that of other days.
         average_days: how many other days, those that follow, begun again at the end; 0 takes all.
+        course: share of the daily course that is believed, see `gpd.averages.believed`.
         starts: first step of each window; all that the clock allows by default.
         what: name of the stretch in errors.
 
@@ -99,8 +101,8 @@ def make_part(
     added = [np.broadcast_to(added_channels(series, model)[:, None], (steps, nodes, model.clock_channels))]
     if averages is not None:
         own = series.known[:, :, 0]
-        known_days = averages.numpy().T[None]
-        usual = other_days(series, average_days) if leave_out else known_days
+        known_days = believed(averages.numpy().T[None], series, course)
+        usual = believed(other_days(series, average_days), series, course) if leave_out else known_days
         values = values.copy()
         values[:, :, 0] = np.where(own, values[:, :, 0] - at_steps(usual, series), 0.0)
         if model.unevenness:
@@ -207,7 +209,12 @@ def gather(part: Part, egos: Egos, scales: Scales, rows: Tensor, starts: Tensor,
 
 
 def table_for(
-    series: GraphSeries, rows: Float[Tensor, "node number"], model: NodeModelConfig, statistics: Statistics = "train"
+    series: GraphSeries,
+    rows: Float[Tensor, "node number"],
+    model: NodeModelConfig,
+    statistics: Statistics = "train",
+    *,
+    course: float = 1.0,
 ) -> RowTable:
     """Return rows, one for each node of `series`, with the scales of `series`: ready to forecast.
 
@@ -216,6 +223,7 @@ def table_for(
         rows: networks of its nodes, in order.
         model: what they are.
         statistics: kept for the record.
+        course: share of the daily course that is believed, see `gpd.averages.believed`.
 
     Raises:
         UserError: there are more or fewer rows than nodes.
@@ -223,7 +231,9 @@ def table_for(
     if len(rows) != series.num_nodes:
         raise UserError(f"rows: {len(rows)} for {series.num_nodes} nodes of {series.name}; expected one for each")
     averages = day_averages(series) if model.residual == "average" else None
-    part = make_part(series, model, averages, leave_out=True)
+    part = make_part(series, model, averages, leave_out=True, course=course)
+    if averages is not None:
+        averages = torch.from_numpy(believed(averages.numpy().T[None], series, course)[0].T.copy())
     scales = fit_scales(part, ego_graphs(series.adjacency), averages, model)
     return RowTable(
         rows=rows.float(),

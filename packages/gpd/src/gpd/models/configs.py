@@ -135,8 +135,8 @@ class NodeTrainingConfig:
     that is best at their end is kept. Cities unlike the sources want higher ones."""
     closed_form: bool = False
     """Change nothing but the linear map (`model.linear`) on the few days of a target, by ridge regression: for all
-    nodes alike, then for each, as much as helps on days left out; rows that do worse there than none are given up.
-    Takes seconds; rate, epochs and batch then count for
+    nodes alike, then for each, as much as helps on days left out; rows that do worse there than none are given up,
+    and no more of the daily course is believed than helps. Takes seconds; rate, epochs and batch then count for
     training from scratch alone. With `rates`, it is tried beside these."""
     weight_decay: float = 1e-2
     """Share of each weight that is added to its gradient (L2, not decoupled)."""
