@@ -14,11 +14,13 @@ from torch import Tensor
 
 from gpd.averages import day_averages
 from gpd.closed_form import CITY, NODE, Known, Strengths, choose, fit
+from gpd.evaluate import Rows, _remarks
 from gpd.finetune import finetune
 from gpd.models.configs import NodeLoss, NodeModelConfig
 from gpd.models.spec import from_rows, to_rows
 from gpd.node_data import few_shot_windows, forecast, make_part, table_for
 from gpd.pretrain import pretrain
+from gpd.report import FINETUNED
 from gpd.rows import RowTable
 from stcore.baselines_graphs import targets
 from stcore.errors import UserError
@@ -49,6 +51,11 @@ def lasting(seed: int) -> GraphSeries:
     town = city(days=14, seed=seed)
     drift = np.cumsum(np.random.default_rng(seed).normal(size=town.values.shape), axis=0)
     return replace(town, values=town.values + 0.5 * drift)
+
+
+def said_of(table: RowTable) -> tuple[str, ...]:
+    """Return what a report remarks on fine-tuned rows."""
+    return _remarks(Rows(tables={FINETUNED: table}, sources=None, memorised=None))
 
 
 def test_one_change_for_all_is_the_ridge_regression_of_all_windows() -> None:
@@ -138,6 +145,7 @@ def test_rows_that_do_harm_are_given_up(caplog: pytest.LogCaptureFixture) -> Non
     with caplog.at_level("INFO"):
         found = finetune(few, wild, MODEL, CLOSED, device="cpu", quiet=True)
     assert found.metadata["rows_given_up"] and "maps from nothing" in caplog.text
+    assert "hold nothing of them" in " ".join(said_of(found))
     scratch = finetune(few, None, MODEL, CLOSED, device="cpu", quiet=True)
     assert torch.equal(found.rows, scratch.rows) and not scratch.metadata["rows_given_up"]
 
@@ -192,7 +200,8 @@ def test_no_more_of_the_daily_course_is_believed_than_there_is() -> None:
     assert float(spread) < 0.5 * float((whole - whole.mean(1, keepdim=True)).abs().max())
     torch.testing.assert_close(found.averages.mean(1), whole.mean(1))
     rhythm = finetune(few_shot(city(days=12), 4), None, MODEL, CLOSED, device="cpu", quiet=True)
-    assert rhythm.metadata["course"] == 1.0
+    assert rhythm.metadata["course"] == 1.0 and said_of(rhythm) == ()
+    assert f"believe {found.metadata['course']:.0%} of the daily course" in " ".join(said_of(found))
     change = replace(MODEL, residual="persistence")
     assert finetune(few, None, change, CLOSED, device="cpu", quiet=True).metadata["course"] == 1.0
 

@@ -203,7 +203,13 @@ def _remarks(rows: Rows) -> tuple[str, ...]:
         kind = "copies" if ratio < 0.1 else "no copies"
         said.append(f"generated rows are {ratio:.2f} times as far from their nearest source row as source rows are "
                     f"from one another: {kind}")  # fmt: skip
-    if rows.tables[FINETUNED].metadata.get("training", {}).get("select_on") == "test":
+    tuned = rows.tables[FINETUNED].metadata
+    if tuned.get("rows_given_up"):
+        said.append("generated rows did worse than none on days left out: fine-tuned ones hold nothing of them")
+    if (course := tuned.get("course", 1.0)) < 1.0:
+        said.append(f"fine-tuned rows believe {course:.0%} of the daily course of the few days: more did worse on days "
+                    "left out")  # fmt: skip
+    if tuned.get("training", {}).get("select_on") == "test":
         said.append("weights were chosen on the test part, as in the original: the errors above are too low")
     return tuple(said)
 
