@@ -16,7 +16,6 @@ from gpd.report import (
     NAIVE,
     NEAREST,
     SCRATCH,
-    SCRATCH_CLOSED,
     TUNED,
     Report,
     duration,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from gpd.pipeline import Pipeline
     from gpd.predict import Forecast
 
-CURVES = (FINETUNED, GENERATED, SCRATCH, SCRATCH_CLOSED, NEAREST + TUNED, MEAN + TUNED, *NAIVE)
+CURVES = (FINETUNED, GENERATED, SCRATCH, NEAREST + TUNED, MEAN + TUNED, *NAIVE)
 """Forecasters of the figure by horizon; the others are in the table."""
 DRAWN_DAYS = 3
 """Days of the forecasts that are drawn, at most."""
