@@ -6,7 +6,8 @@ the data. Budgets were chosen on the validation part (`trials`). Four questions,
 
 - `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part;
 - `few-shot`: three days of bikes with all of the other grids, at once or these first, beside the three days alone
-  (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all;
+  (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all; these
+  first and the days alone also on values as they are, from persistence on, as published;
 - `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
   adapters, from scratch; and without each part of the model. Values as they are, from persistence on: beside what is
   usual and a fitted start (MAE 3.598) nothing that 120 steps could find told them apart;
@@ -52,6 +53,8 @@ DAYS = 3
 """Of the target, in `few-shot`."""
 FIRST = "others first"
 """The run of `few-shot` that starts from what `zero-shot` has learnt of the other grids."""
+PLAIN = " on values as they are"
+"""Ends the names of runs of `few-shot` on values as they are."""
 BACKBONE = "backbone"
 """Run whose backbone is frozen in `adapters`."""
 ADAPTERS = ("standard", "mtl", "moe", "task_adaptive")
@@ -131,6 +134,11 @@ TRIALS = {
 """Ways to spend the five minutes, seed 0."""
 STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 400, BACKBONE: 400}
 """Of each run; the best weights on the validation part are kept."""
+FEW_SHOT = ("zero-shot", FIRST, "days and others", "days alone",
+            *(f"{how}{PLAIN}" for how in ("zero-shot", FIRST, "days alone")))  # fmt: skip
+"""Runs of `few-shot`."""
+PLAIN_STEPS = 400
+"""Of each run on values as they are, in `few-shot`."""
 
 
 def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfig:
@@ -166,7 +174,10 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
 
 
 def few_shot(how: str) -> TrainConfig:
-    """Return a run of `few-shot`: `days and others`, `others first`, `days alone` or `zero-shot`."""
+    """Return a run of `few-shot`: `days and others`, `others first`, `days alone` or `zero-shot`; with `PLAIN` behind
+    it, on values as they are."""
+    if how.endswith(PLAIN):
+        return _from_persistence(few_shot(how.removesuffix(PLAIN)), steps=PLAIN_STEPS)
     days, alone = 0.0 if how == "zero-shot" else float(DAYS), how in ("days alone", FIRST)
     chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=not alone)
     names = (TARGET,) if alone else (TARGET, *OTHERS)
@@ -175,15 +186,19 @@ def few_shot(how: str) -> TrainConfig:
 
 def backbone() -> TrainConfig:
     """Return the run whose backbone is frozen afterwards; its text layers are trained too, for `no_visual`."""
-    return _from_persistence(mixed(OTHERS, STEPS[BACKBONE]))
+    return _with_text(_from_persistence(mixed(OTHERS, STEPS[BACKBONE])))
 
 
-def _from_persistence(config: TrainConfig, **vlm: Any) -> TrainConfig:
-    """Return a run on values as they are, with text layers."""
+def _from_persistence(config: TrainConfig, *, steps: int = 0) -> TrainConfig:
+    """Return a run on values as they are; of some steps, where a number is given."""
     head = replace(config.model.prediction_head, residual="last")
     data = replace(config.data, anomalies="none", usual="mean")
-    config = replace(config, data=data, model=replace(config.model, prediction_head=head))
-    sizes = replace(config.model.vlm, text_path="text_then_fusion", keep_text_layers=True, **vlm)
+    fit = replace(config.fit, max_steps=steps or config.fit.max_steps)
+    return replace(config, data=data, fit=fit, model=replace(config.model, prediction_head=head))
+
+
+def _with_text(config: TrainConfig) -> TrainConfig:
+    sizes = replace(config.model.vlm, text_path="text_then_fusion", keep_text_layers=True)
     return replace(config, model=replace(config.model, vlm=sizes))
 
 
@@ -191,9 +206,11 @@ def adapted(how: str, weights: Path) -> TrainConfig:
     """Return a run of `adapters`: a kind of adapter, `from scratch`, or an ablation."""
     config = mixed((TARGET,), STEPS["adapters"])
     if how == "from scratch":
-        return _from_persistence(config)
+        return _with_text(_from_persistence(config))
     kind = how if how in ADAPTERS else "standard"
-    chosen = _from_persistence(config, use_lora=True, lora_type=kind, pretrained_path=str(weights))
+    chosen = _with_text(_from_persistence(config))
+    lora = replace(chosen.model.vlm, use_lora=True, lora_type=kind, pretrained_path=str(weights))
+    chosen = replace(chosen, model=replace(chosen.model, vlm=lora))
     return replace(chosen, ablation=how) if how in ABLATIONS else chosen  # type: ignore[arg-type]
 
 
@@ -290,9 +307,9 @@ def _of_group(
             for seed in seeds:
                 yield from _scored(group, name, "small", headline(name, seed), place)
     elif group == "few-shot":
-        for how in wanted or ("zero-shot", FIRST, "days and others", "days alone"):
+        for how in wanted or FEW_SHOT:
             config = few_shot(how)
-            start = _label(group, TARGET, "zero-shot", config.seed) if how == FIRST else ""
+            start = _label(group, TARGET, how.replace(FIRST, "zero-shot"), config.seed) if FIRST in how else ""
             yield from _scored(group, TARGET, how, config, place, start=start)
     elif group == "adapters":
         weights = _backbone_file(place)
@@ -475,9 +492,10 @@ def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
             )
         said += [f"What the model adds to, {name}, comes to {value:.4g} by itself" for name, value in own.items()]
     if group == "few-shot" and "days alone" in models:
-        for how in [how for how in ("days and others", FIRST) if how in models]:
-            change = statistics.fmean(models[how]) / statistics.fmean(models["days alone"]) - 1.0
-            said.append(f"MAE of {how} against the {DAYS} days alone: {change:+.2%}")
+        for how in [how for how in ("days and others", FIRST, FIRST + PLAIN) if how in models]:
+            alone = "days alone" + PLAIN * how.endswith(PLAIN)
+            change = statistics.fmean(models[how]) / statistics.fmean(models[alone]) - 1.0
+            said.append(f"MAE of {how} against the {DAYS} {alone}: {change:+.2%}")
     return [". ".join(said) + "."] if said else []
 
 

@@ -13,7 +13,7 @@ from node_worlds import SHORT, SIZES, city
 from torch import Tensor
 
 from gpd.averages import day_averages
-from gpd.closed_form import CITY, NODE, Known, Strengths, choose, fit
+from gpd.closed_form import CITY, NODE, Choice, Known, Strengths, choose, fit
 from gpd.evaluate import Rows, _remarks
 from gpd.finetune import finetune
 from gpd.models.configs import NodeLoss, NodeModelConfig
@@ -105,10 +105,20 @@ def test_strengths_are_those_that_help_on_blocks_that_are_left_out() -> None:
     unlike, _ = law(windows=40, own=1.0)
     assert choose(unlike, "mse").strengths.node < 1.0
     nothing = alike._replace(left=torch.zeros_like(alike.left))
-    assert choose(nothing, "mae") == (Strengths(math.inf, math.inf), 0.0)
+    assert choose(nothing, "mae").strengths == Strengths(math.inf, math.inf)
+    assert choose(nothing, "mae").error == 0.0
     noise = alike._replace(left=torch.randn(alike.left.shape, generator=torch.Generator().manual_seed(1)).double())
     chosen = choose(noise, "mse").strengths
     assert chosen.city >= 1.0 and chosen.node >= 3.0
+
+
+def test_nothing_is_given_up_for_less_than_the_standard_error_of_the_gain() -> None:
+    before = Choice(Strengths(1.0, 1.0), torch.tensor([2.0, 2.0, 2.0]).double())
+    assert before.error == 6.0
+    for errors, better in (([1.9, 1.9, 1.8], True), ([2.1, 2.1, 1.0], False), ([2.0, 2.0, 2.0], False)):
+        assert Choice(Strengths(1.0, 1.0), torch.tensor(errors).double()).surpasses(before) == better
+    for few in (before._replace(errors=before.errors[:count]) for count in (0, 1)):
+        assert not few._replace(errors=0.5 * few.errors).surpasses(few)
 
 
 def test_without_anything_to_leave_out_nothing_changes() -> None:

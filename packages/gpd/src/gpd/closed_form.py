@@ -4,14 +4,15 @@ A few days know something of a city and little of a node. So all nodes share one
 leave unexplained on their histories, and each has a second one of what is still left; both shrink towards no change.
 How strongly is chosen by leaving out each day in turn, which no training that goes over the days again and again can
 afford. So is how much of the daily course of those days is believed, and whether rows are of any use to this city, or
-maps that start from nothing are better.
+maps that start from nothing are better. Days are few and unlike one another: neither is given up for a gain that is
+smaller than its standard error over the days (the rule of Breiman et al., Classification and Regression Trees, 1984).
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -84,8 +85,18 @@ class Choice(NamedTuple):
     """What does best on days that are left out."""
 
     strengths: Strengths
-    error: float
-    """Sum of absolute errors there, in native units."""
+    errors: Float64[Tensor, " block"]
+    """Sums of absolute errors there, in native units."""
+
+    @property
+    def error(self) -> float:
+        """Their sum."""
+        return float(self.errors.sum())
+
+    def surpasses(self, other: Choice) -> bool:
+        """Return whether errors are smaller by more than the standard error of the difference over the blocks."""
+        gains = other.errors - self.errors
+        return len(gains) > 1 and float(gains.mean()) * len(gains) ** 0.5 > float(gains.std())
 
 
 def tune(table: RowTable, series: GraphSeries, training: NodeTrainingConfig, *, device: str = "auto") -> RowTable:
@@ -106,29 +117,38 @@ def tune(table: RowTable, series: GraphSeries, training: NodeTrainingConfig, *, 
         raise UserError("finetune.closed-form: true without model.linear; expected a linear map, which alone has a "
                         "closed form; pass --model.linear or leave it out")  # fmt: skip
 
-    def starts(course: float) -> Iterator[tuple[Known, RowTable]]:
-        for rows in (table.rows, torch.zeros_like(table.rows)):
-            start = table_for(series, rows, model, training.statistics, course=course)
-            yield _known(start, network, series, course, device), start
+    def started(rows: Tensor, course: float) -> tuple[Known, RowTable]:
+        start = table_for(series, rows, model, training.statistics, course=course)
+        return _known(start, network, series, course, device), start
 
     course = 1.0
     if model.residual == "average":  # squares are much the same here, and much faster
-        course = min(COURSES, key=lambda share: min(choose(known, "mse").error for known, _ in starts(share)))
-    found = [(choose(known, training.loss), known, start) for known, start in starts(course)]
-    (chosen, _), known, start = min(found, key=lambda each: each[0].error)
+        course = _course({share: choose(started(table.rows, share)[0], "mse") for share in COURSES})
+    known, start = started(table.rows, course)
+    chosen, given_up = choose(known, training.loss), False
+    if table.rows.any():
+        other, nothing = started(torch.zeros_like(table.rows), course)
+        instead = choose(other, training.loss)
+        if given_up := instead.surpasses(chosen):
+            known, start, chosen = other, nothing, instead
     params = start.params()
-    params[WEIGHT] = params[WEIGHT] + fit(known, chosen, training.loss).mT.float()
+    params[WEIGHT] = params[WEIGHT] + fit(known, chosen.strengths, training.loss).mT.float()
     losses = [None] * len(table)
     if training.select_on == "tail":
-        losses = _tail_losses(known, chosen, series, table, training)
-    given_up = bool(table.rows.any() and not start.rows.any())
+        losses = _tail_losses(known, chosen.strengths, series, table, training)
     facts = {"training": to_plain(training), "best_epoch": [0] * len(table), "best_loss": losses, "course": course,
-             "strengths": {name: _plain(value) for name, value in chosen._asdict().items()},
+             "strengths": {name: _plain(value) for name, value in chosen.strengths._asdict().items()},
              "rows_given_up": given_up}  # fmt: skip
     _log.info("%s: %sridge of %g for the city, %g for its nodes; %.0f %% of the daily course believed",
               series.name or "graph", "maps from nothing, since rows do worse on days left out; " if given_up else "",
-              *chosen, 100 * course)  # fmt: skip
+              *chosen.strengths, 100 * course)  # fmt: skip
     return replace(start, rows=to_rows(params, table.spec), metadata={**table.metadata, **facts})
+
+
+def _course(found: Mapping[float, Choice]) -> float:
+    """Return the share of the daily course that does best, of those that surpass the whole of it."""
+    able = [share for share, choice in found.items() if choice.surpasses(found[1.0])]
+    return min([1.0, *able], key=lambda share: found[share].error)
 
 
 def choose(known: Known, loss: str) -> Choice:
@@ -141,19 +161,23 @@ def choose(known: Known, loss: str) -> Choice:
         known: what is fitted.
         loss: what the change for all minimises.
     """
-    total = torch.zeros(len(CITY), len(NODE), dtype=torch.float64)
+    tables: list[Tensor] = []
     for block in known.block.unique():
         out = known.block == block
-        if out.all():
+        if out.all() or not known.counts[:, out].any():
             continue
+        table = torch.zeros(len(CITY), len(NODE), dtype=torch.float64)
         kept, left_out = known.at(~out), known.at(out)
         for row, city in enumerate(CITY):
             alike = _of_city(kept, city, loss)
             for column, own in enumerate(_of_nodes(kept, alike)):
                 error = (left_out.left - left_out.x @ (alike + own)).abs().sum(dim=2)
-                total[row, column] += (error * left_out.counts * left_out.unit[:, None]).sum()
-    row, column = divmod(int(total.flip(0, 1).argmin()), len(NODE))  # of equals, the smallest change
-    return Choice(Strengths(CITY[::-1][row], NODE[::-1][column]), float(total.min()))
+                table[row, column] = (error * left_out.counts * left_out.unit[:, None]).sum()
+        tables.append(table)
+    errors = torch.stack(tables) if tables else torch.zeros(0, len(CITY), len(NODE), dtype=torch.float64)
+    at = int(errors.sum(dim=0).flip(0, 1).argmin())  # of equals, the smallest change
+    row, column = (len(CITY) - 1 - at // len(NODE), len(NODE) - 1 - at % len(NODE))
+    return Choice(Strengths(CITY[row], NODE[column]), errors[:, row, column])
 
 
 def fit(known: Known, strengths: Strengths, loss: str) -> Map:
