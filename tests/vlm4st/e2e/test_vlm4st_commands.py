@@ -17,6 +17,7 @@ from stcore.configuration import from_plain, read_toml
 from stcore.grids import GridSeries
 from vlm4st.config import TrainConfig
 from vlm4st.predict import Forecaster
+from vlm4st.timestamps import as_clock
 
 
 @pytest.fixture(scope="module")
@@ -192,8 +193,34 @@ def test_anomalies_are_forecast_as_they_are_scored(
     truth = series.frames(np.searchsorted(series.times, forecast.times[of_test]))
     mae = float(np.abs(ahead[of_test] - truth).mean())
     assert mae == pytest.approx(found["Real_MAE"], rel=0.5)
-    line = refused(capsys, "export", tmp_path / "run", "--out", tmp_path / "model.pt2")
-    assert "trained on anomalies" in line
+
+
+@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+def test_a_model_of_anomalies_is_exported_with_what_is_usual(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    words = ("--data.anomalies", "week", "--model.prediction-head.residual", "linear")
+    other = flow_file(tmp_path, "other.npz", seed=5)
+    assert run("train", *SMALL, *words, "--data", source, other, "--run", tmp_path / "run") == 0
+    file = tmp_path / f"model.{ending}"
+    line = refused(capsys, "export", tmp_path / "run", "--out", file)
+    assert "data set: none named; expected one of those of the training, flows, other" in line
+    found = answer(capsys, "export", tmp_path / "run", "--out", file, "--dataset", "flows")
+    assert found["inputs"] == ["history", "channel", "clock"] and found["difference"] < 1e-5
+    forecaster, series = Forecaster.load(tmp_path / "run", device="cpu"), GridSeries.read(source)
+    assert series.times is not None
+    frames, times = series.frames(range(3)), series.times[:5]
+    expected = forecaster.predict(series.select(slice(0, 3)), dataset="flows")
+    clock = torch.from_numpy(as_clock(times))[None]
+    for channel in range(frames.shape[1]):
+        given = torch.from_numpy(frames[None, :, channel]).float(), torch.tensor([channel]), clock
+        if ending == "pt2":
+            made = torch.export.load(file).module()(*given).detach().numpy()
+        else:
+            onnxruntime = pytest.importorskip("onnxruntime")
+            session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            made = session.run(None, dict(zip(found["inputs"], (part.numpy() for part in given), strict=True)))[0]
+        np.testing.assert_allclose(made[0], expected[:, channel], rtol=1e-4, atol=1e-3)
 
 
 def test_detail_that_the_model_cannot_see_persists(

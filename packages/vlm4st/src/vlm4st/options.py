@@ -142,6 +142,8 @@ class ExportOptions(cli.CommonOptions):
     """File to write: .pt2 (torch.export) or .onnx."""
     format: Literal["auto", "pt2", "onnx"] = "auto"
     """Format; `auto` goes by the ending."""
+    dataset: str = ""
+    """Data set of the training that the file is for; needed where several differ in grid, or in what is usual."""
     backbone: Path | None = None
     """Weights of the frozen backbone, where they are no longer where they were in training."""
     seed: int = 0

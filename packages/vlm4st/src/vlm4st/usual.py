@@ -100,6 +100,16 @@ class HistoricalAverage:
             found = np.where(lost, self.table[other, channels[:, None]], found)
         return found
 
+    def whole_table(self) -> Float32[ndarray, "key channel row column"]:
+        """Return what is usual at every weekday and moment, in their order, and last at any other moment; 0 where the
+        training part had nothing."""
+        days, moments = np.indices((7, len(self.moments)))
+        clock = np.stack([days.ravel(), self.moments[moments.ravel()]], axis=-1)
+        clock = np.concatenate([clock, [[0, -1]]])
+        channels = np.arange(self.table.shape[1])
+        found = self.at(np.broadcast_to(clock, (len(channels), *clock.shape)), channels)
+        return np.nan_to_num(found).swapaxes(0, 1)
+
     def predict(
         self,
         history: Float32[ndarray, "sample time row column"],
