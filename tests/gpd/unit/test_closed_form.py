@@ -112,7 +112,7 @@ def test_strengths_are_those_that_help_on_blocks_that_are_left_out() -> None:
     assert chosen.city >= 1.0 and chosen.node >= 3.0
 
 
-def test_nothing_is_given_up_for_less_than_the_standard_error_of_the_gain() -> None:
+def test_a_choice_surpasses_another_by_more_than_the_standard_error_of_the_gain() -> None:
     before = Choice(Strengths(1.0, 1.0), torch.tensor([2.0, 2.0, 2.0]).double())
     assert before.error == 6.0
     for errors, better in (([1.9, 1.9, 1.8], True), ([2.1, 2.1, 1.0], False), ([2.0, 2.0, 2.0], False)):

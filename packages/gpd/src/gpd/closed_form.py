@@ -4,8 +4,9 @@ A few days know something of a city and little of a node. So all nodes share one
 leave unexplained on their histories, and each has a second one of what is still left; both shrink towards no change.
 How strongly is chosen by leaving out each day in turn, which no training that goes over the days again and again can
 afford. So is how much of the daily course of those days is believed, and whether rows are of any use to this city, or
-maps that start from nothing are better. Days are few and unlike one another: neither is given up for a gain that is
-smaller than its standard error over the days (the rule of Breiman et al., Classification and Regression Trees, 1984).
+maps that start from nothing are better. Averages of fewer days make the course look less true than it is, so it is not
+given up for a gain below its standard error over the days (the rule of Breiman et al., Classification and Regression
+Trees, 1984).
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def tune(table: RowTable, series: GraphSeries, training: NodeTrainingConfig, *, 
     if table.rows.any():
         other, nothing = started(torch.zeros_like(table.rows), course)
         instead = choose(other, training.loss)
-        if given_up := instead.surpasses(chosen):
+        if given_up := instead.error < chosen.error:
             known, start, chosen = other, nothing, instead
     params = start.params()
     params[WEIGHT] = params[WEIGHT] + fit(known, chosen.strengths, training.loss).mT.float()
