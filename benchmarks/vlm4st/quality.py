@@ -6,8 +6,9 @@ the data. Budgets were chosen on the validation part (`trials`). Four questions,
 
 - `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part;
 - `few-shot`: three days of bikes with all of the other grids, at once or these first, beside the three days alone
-  (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all; these
-  first and the days alone also on values as they are, from persistence on, as published;
+  (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all; and on
+  values as they are, from persistence on, as published: hourly taxis first, of which all but the head is taken, beside
+  the three days alone;
 - `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
   adapters, from scratch; and without each part of the model. Values as they are, from persistence on: beside what is
   usual and a fitted start (MAE 3.598) nothing that 120 steps could find told them apart;
@@ -139,6 +140,8 @@ FEW_SHOT = ("zero-shot", FIRST, "days and others", "days alone",
 """Runs of `few-shot`."""
 PLAIN_STEPS = 400
 """Of each run on values as they are, in `few-shot`."""
+PLAIN_RATES = {"zero-shot": (1e-3,), FIRST: (3e-3, 1e-3, 6e-3), "days alone": (3e-3, 1e-3, 6e-3)}
+"""Learning rates that were tried for them, the chosen one first."""
 
 
 def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfig:
@@ -174,14 +177,27 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
 
 
 def few_shot(how: str) -> TrainConfig:
-    """Return a run of `few-shot`: `days and others`, `others first`, `days alone` or `zero-shot`; with `PLAIN` behind
-    it, on values as they are."""
-    if how.endswith(PLAIN):
-        return _from_persistence(few_shot(how.removesuffix(PLAIN)), steps=PLAIN_STEPS)
+    """Return a run of `few-shot`: `days and others`, `others first`, `days alone` or `zero-shot`."""
     days, alone = 0.0 if how == "zero-shot" else float(DAYS), how in ("days alone", FIRST)
     chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=not alone)
     names = (TARGET,) if alone else (TARGET, *OTHERS)
     return mixed(names, STEPS[how], few_shot=chosen)
+
+
+def plain_few_shot(how: str, taxis: Path, *, rate: float = 0.0, seed: int = 42) -> TrainConfig:
+    """Return a run of `few-shot` on values as they are.
+
+    Args:
+        how: `zero-shot`, of the taxis alone; `others first`, all but the head of that; or `days alone`.
+        taxis: file of the hourly taxis.
+        rate: learning rate; by default the chosen one.
+        seed: of weights and order.
+    """
+    config = _from_persistence(few_shot(how), steps=PLAIN_STEPS)
+    source = (PLACES[TARGET]["source"][0], *([str(taxis)] if how == "zero-shot" else []))
+    return replace(config, data=replace(config.data, source=source, start="", step=""), seed=seed,
+                   fit=replace(config.fit, evaluate_every=5 if how != "zero-shot" else 2), fresh_head=how == FIRST,
+                   optimiser=replace(config.optimiser, learning_rate=rate or PLAIN_RATES[how][0]))  # fmt: skip
 
 
 def backbone() -> TrainConfig:
@@ -195,6 +211,23 @@ def _from_persistence(config: TrainConfig, *, steps: int = 0) -> TrainConfig:
     data = replace(config.data, anomalies="none", usual="mean")
     fit = replace(config.fit, max_steps=steps or config.fit.max_steps)
     return replace(config, data=data, fit=fit, model=replace(config.model, prediction_head=head))
+
+
+def hourly_taxis(folder: Path) -> Path:
+    """Write the taxis by the hour, as the bikes are, and return where."""
+    from stcore.grids import GridSeries
+    from stcore.readers.grids import read_grid_parts
+
+    file = folder / "taxis_by_the_hour.npz"
+    if not file.exists():
+        parts = read_grid_parts(headline("taxi", 0).data).named().values()
+        frames = np.concatenate([part.frames(range(part.num_frames)) for part in parts])
+        times = np.concatenate([part.times for part in parts if part.times is not None])
+        hours = len(frames) // 6
+        summed = frames[: 6 * hours].reshape(hours, 6, *frames.shape[1:]).sum(axis=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        GridSeries(values=summed.astype(np.float32), times=times[: 6 * hours : 6]).write(file)
+    return file
 
 
 def _with_text(config: TrainConfig) -> TrainConfig:
@@ -252,6 +285,11 @@ class Place:
         lines = [json.loads(line) for line in timing.read_text().splitlines()] if timing.exists() else []
         return round(sum(line.get("step_s", 0.0) for line in lines) * config.fit.log_every, 1)
 
+    def best(self, label: str) -> float:
+        """Return the smallest absolute error on the validation part of a run."""
+        lines = (self.folder / label / "metrics.jsonl").read_text().splitlines()
+        return min(found["val/real_mae"] for found in map(json.loads, lines) if "val/real_mae" in found)
+
 
 def run(
     quick: bool,
@@ -302,15 +340,19 @@ def _of_group(
         for name in sets:
             for number, subject in enumerate(TRIALS.get(name, ())[: 1 if place.quick else None]):
                 yield _tried(name, number, subject, place)
+        if TARGET in sets:
+            yield from _tried_rates(place)
     elif group == "headline":
         for name in sets:
             for seed in seeds:
                 yield from _scored(group, name, "small", headline(name, seed), place)
     elif group == "few-shot":
-        for how in wanted or FEW_SHOT:
-            config = few_shot(how)
-            start = _label(group, TARGET, how.replace(FIRST, "zero-shot"), config.seed) if FIRST in how else ""
-            yield from _scored(group, TARGET, how, config, place, start=start)
+        for how in [how for how in FEW_SHOT if not wanted or how in wanted]:
+            for seed in seeds if how.endswith(PLAIN) else seeds[:1]:
+                plain = how.removesuffix(PLAIN)
+                config = few_shot(how) if plain == how else plain_few_shot(plain, hourly_taxis(place.folder), seed=seed)
+                start = _label(group, TARGET, how.replace(FIRST, "zero-shot"), config.seed) if plain == FIRST else ""
+                yield from _scored(group, TARGET, how, config, place, start=start)
     elif group == "adapters":
         weights = _backbone_file(place)
         for how in wanted or (*ADAPTERS, "from scratch", *ABLATIONS):
@@ -349,10 +391,23 @@ def _tried(name: str, number: int, subject: Subject, place: Place) -> Row:
     """Return what a budget comes to on the validation part, where the weights are chosen."""
     label = _label("headline", name, "small", 0) if subject == SETS[name] else f"trial-{name}-{number}"
     seconds = place.train(place.brief(headline(name, 0, subject)), label)
-    lines = (place.folder / label / "metrics.jsonl").read_text().splitlines()
-    errors = [found["val/real_mae"] for found in map(json.loads, lines) if "val/real_mae" in found]
     return {"case": f"trial {name} {subject.words}", "group": "trials", "set": name, "words": subject.words,
-            "mae": min(errors), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
+            "mae": place.best(label), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
+
+
+def _tried_rates(place: Place) -> Iterator[Row]:
+    """Yield what each learning rate of the runs of `few-shot` on values as they are comes to on the validation part."""
+    taxis = hourly_taxis(place.folder)
+    labels = {how: _label("few-shot", TARGET, how + PLAIN, 0) for how in PLAIN_RATES}
+    for how, (chosen, *others) in PLAIN_RATES.items():
+        for rate in (chosen, *others)[: 1 if place.quick else None]:
+            label = labels[how] if rate == chosen else f"trial-{labels[how]}-{rate:g}"
+            start = labels["zero-shot"] if how == FIRST else ""
+            seconds = place.train(place.brief(plain_few_shot(how, taxis, rate=rate, seed=0)), label, start=start)
+            words = f"{how}{PLAIN}, rate {rate:g}"
+            yield {"case": f"trial few-shot {words}", "group": "trials", "set": f"{TARGET}, {DAYS} days",
+                   "words": words, "mae": place.best(label), "train_seconds": seconds,
+                   "chosen": rate == chosen}  # fmt: skip
 
 
 def _scored(group: str, name: str, model: str, config: TrainConfig, place: Place, *, start: str = "") -> Iterator[Row]:

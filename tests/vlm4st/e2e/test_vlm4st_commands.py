@@ -251,6 +251,20 @@ def test_medians_of_near_moments_are_a_rival_too_and_come_back_with_a_run(
     assert restored is not None and (restored.average, restored.around, restored.by_weekday) == ("median", 2, False)
 
 
+def test_a_run_may_take_all_but_the_head_of_another(source: Path, tmp_path: Path) -> None:
+    assert run("train", *SMALL, "--data", source, "--run", tmp_path / "first") == 0
+    still = ("--fit.max-steps", "1", "--optimiser.learning-rate", "1e-12", "--data", source)
+    assert run("train", *SMALL, *still, "--run", tmp_path / "fresh") == 0
+    start = ("--init-from", tmp_path / "first", "--fresh-head")
+    assert run("train", *SMALL, *still, *start, "--run", tmp_path / "second") == 0
+    first, fresh, second = (load_file(tmp_path / name / "checkpoints/best.safetensors") for name in
+                            ("first", "fresh", "second"))  # fmt: skip
+    for name in [name for name in second if name.startswith("model/")]:
+        expected = fresh if name.startswith("model/prediction_head.") else first
+        torch.testing.assert_close(second[name], expected[name], rtol=0.0, atol=1e-10)
+    assert any(not torch.equal(first[name], fresh[name]) for name in first if "prediction_head" in name)
+
+
 def test_weights_of_a_run_on_other_data_start_from_what_lasts_in_these(source: Path, tmp_path: Path) -> None:
     """A run on the same data goes on with the shares that were learnt, one on others with those that fit them."""
     shares = "model/prediction_head.shares"

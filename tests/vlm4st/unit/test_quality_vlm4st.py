@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.vlm4st import quality
 from vlm4st_recordings import folder, open_recording
 
 from stcore.configuration import differences
 from stcore.errors import UserError
+from stcore.grids import GridSeries
 
 ABOUT: dict[str, Any] = {
     "commit": None, "date": "2026-01-02T03:04Z", "versions": {"torch": "2.13.0"},
@@ -37,12 +40,26 @@ def test_runs_of_a_group_differ_in_what_it_is_about_alone() -> None:
     ]  # fmt: skip
     assert alone.data.start == ""  # the clock of the taxis is not that of the bikes
     assert differences(both, zero) == ["few_shot.days"]
+    plain = [quality.plain_few_shot(how, Path("taxis.npz"), seed=1) for how in ("days alone", "others first")]
+    assert differences(*plain) == ["fresh_head"]  # and its start
+    assert (plain[0].data.anomalies, plain[0].model.prediction_head.residual) == ("none", "last")
+    assert quality.plain_few_shot("zero-shot", Path("taxis.npz")).data.source == ("nyc_bike_grid", "taxis.npz")
     weights = Path("backbone.safetensors")
     kinds = [quality.adapted(kind, weights) for kind in quality.ADAPTERS]
     assert [differences(kinds[0], other) for other in kinds[1:]] == [["model.vlm.lora_type"]] * 3
     parts = [quality.adapted(part, weights) for part in quality.ABLATIONS]
     assert [differences(kinds[0], other) for other in parts] == [["ablation"]] * 4
     assert quality.backbone().model.vlm.vit == kinds[0].model.vlm.vit
+
+
+def test_taxis_come_by_the_hour(tmp_path: Path) -> None:
+    if not os.environ.get("STCORE_DATA"):
+        pytest.skip("real data: STCORE_DATA is not set")
+    file = quality.hourly_taxis(tmp_path)
+    series = GridSeries.read(file)
+    assert (series.num_frames, series.height, series.width) == (384, 40, 40)  # sixteen days
+    assert series.times is not None and set(np.diff(series.times)) == {np.timedelta64(1, "h")}
+    assert quality.hourly_taxis(tmp_path) == file
 
 
 def test_table_says_how_many_seeds_beat_the_best_naive_forecast() -> None:

@@ -159,6 +159,9 @@ class TrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     fit: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=65, clip_norm=1.0))
     few_shot: FewShotConfig = field(default_factory=FewShotConfig)
+    fresh_head: bool = False
+    """Of the weights that a run starts from (`--init-from`) take all but the head, which maps features to cells: those
+    of other data sets are others."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     compile: bool = False

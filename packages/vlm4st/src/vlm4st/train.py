@@ -15,6 +15,7 @@ from stcore.cli import Outcome, refuse_changes, run_config, run_of
 from stcore.configuration import to_plain
 from stcore.errors import UserError
 from stcore.sampling import derive_seed
+from stcore.training.checkpoint import Checkpoint
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator
 from stcore.training.run import load_for_resume
@@ -84,8 +85,8 @@ def train(
         check_frozen(model, Reference.of(checkpoint), where=reference.file or str(checkpoint.path))
     objective = prepare(model, config)
     if start is not None:
-        load_weights(objective, start)
-    if checkpoint is None and (start is None or taught_by_others(start, sources)):
+        _load(objective, start, fresh_head=config.fresh_head)
+    if checkpoint is None and (start is None or config.fresh_head or taught_by_others(start, sources)):
         start_fitted(model, training_batches(fitted_on(sources), config.data, seed=config.seed), config.loss)
     optimiser = make_optimiser(objective, config)
     preset = checkpoint.metadata["preset"] if checkpoint else preset
@@ -107,6 +108,15 @@ def train(
         )  # fmt: skip
     finally:
         board.close()
+
+
+def _load(objective: Objective, start: Checkpoint, *, fresh_head: bool) -> None:
+    """Take the weights of another run, or all but the head."""
+    head = objective.module.get_submodule("prediction_head")
+    before = {name: value.clone() for name, value in head.state_dict().items()}
+    load_weights(objective, start)
+    if fresh_head:
+        head.load_state_dict(before)
 
 
 def command(options: TrainOptions) -> Outcome:
