@@ -140,8 +140,11 @@ FEW_SHOT = ("zero-shot", FIRST, "days and others", "days alone",
 """Runs of `few-shot`."""
 PLAIN_STEPS = 400
 """Of each run on values as they are, in `few-shot`."""
-PLAIN_RATES = {"zero-shot": (1e-3,), FIRST: (3e-3, 1e-3, 6e-3), "days alone": (3e-3, 1e-3, 6e-3)}
-"""Learning rates that were tried for them, the chosen one first."""
+PLAIN_RATES = (3e-3, 6e-3)
+"""Learning rates of those on the days, of which that is taken which does best on the validation part; each seed by
+itself, since seeds are far apart. What others teach is taught at the rate of the preset."""
+SLOW_RATE = 1e-3
+"""One more, tried with the first seed alone."""
 
 
 def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfig:
@@ -190,14 +193,15 @@ def plain_few_shot(how: str, taxis: Path, *, rate: float = 0.0, seed: int = 42) 
     Args:
         how: `zero-shot`, of the taxis alone; `others first`, all but the head of that; or `days alone`.
         taxis: file of the hourly taxis.
-        rate: learning rate; by default the chosen one.
+        rate: learning rate; 0 takes that of the preset.
         seed: of weights and order.
     """
     config = _from_persistence(few_shot(how), steps=PLAIN_STEPS)
     source = (PLACES[TARGET]["source"][0], *([str(taxis)] if how == "zero-shot" else []))
-    return replace(config, data=replace(config.data, source=source, start="", step=""), seed=seed,
-                   fit=replace(config.fit, evaluate_every=5 if how != "zero-shot" else 2), fresh_head=how == FIRST,
-                   optimiser=replace(config.optimiser, learning_rate=rate or PLAIN_RATES[how][0]))  # fmt: skip
+    optimiser = replace(config.optimiser, learning_rate=rate or config.optimiser.learning_rate)
+    return replace(config, data=replace(config.data, source=source, start="", step=""), seed=seed, optimiser=optimiser,
+                   fit=replace(config.fit, evaluate_every=5 if how != "zero-shot" else 2),
+                   fresh_head=how == FIRST)  # fmt: skip
 
 
 def backbone() -> TrainConfig:
@@ -341,18 +345,20 @@ def _of_group(
             for number, subject in enumerate(TRIALS.get(name, ())[: 1 if place.quick else None]):
                 yield _tried(name, number, subject, place)
         if TARGET in sets:
-            yield from _tried_rates(place)
+            yield from _tried_rates(place, seeds)
     elif group == "headline":
         for name in sets:
             for seed in seeds:
                 yield from _scored(group, name, "small", headline(name, seed), place)
     elif group == "few-shot":
         for how in [how for how in FEW_SHOT if not wanted or how in wanted]:
-            for seed in seeds if how.endswith(PLAIN) else seeds[:1]:
-                plain = how.removesuffix(PLAIN)
-                config = few_shot(how) if plain == how else plain_few_shot(plain, hourly_taxis(place.folder), seed=seed)
-                start = _label(group, TARGET, how.replace(FIRST, "zero-shot"), config.seed) if plain == FIRST else ""
-                yield from _scored(group, TARGET, how, config, place, start=start)
+            if how.endswith(PLAIN):
+                for one in (_plain_run(how.removesuffix(PLAIN), seed, place) for seed in seeds):
+                    yield from _scored(group, TARGET, how, one.config, place, label=one.label, start=one.start)
+                continue
+            config = few_shot(how)
+            start = _label(group, TARGET, "zero-shot", config.seed) if how == FIRST else ""
+            yield from _scored(group, TARGET, how, config, place, start=start)
     elif group == "adapters":
         weights = _backbone_file(place)
         for how in wanted or (*ADAPTERS, "from scratch", *ABLATIONS):
@@ -395,28 +401,67 @@ def _tried(name: str, number: int, subject: Subject, place: Place) -> Row:
             "mae": place.best(label), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
 
 
-def _tried_rates(place: Place) -> Iterator[Row]:
-    """Yield what each learning rate of the runs of `few-shot` on values as they are comes to on the validation part."""
-    taxis = hourly_taxis(place.folder)
-    labels = {how: _label("few-shot", TARGET, how + PLAIN, 0) for how in PLAIN_RATES}
-    for how, (chosen, *others) in PLAIN_RATES.items():
-        for rate in (chosen, *others)[: 1 if place.quick else None]:
-            label = labels[how] if rate == chosen else f"trial-{labels[how]}-{rate:g}"
-            start = labels["zero-shot"] if how == FIRST else ""
-            seconds = place.train(place.brief(plain_few_shot(how, taxis, rate=rate, seed=0)), label, start=start)
-            words = f"{how}{PLAIN}, rate {rate:g}"
-            yield {"case": f"trial few-shot {words}", "group": "trials", "set": f"{TARGET}, {DAYS} days",
-                   "words": words, "mae": place.best(label), "train_seconds": seconds,
-                   "chosen": rate == chosen}  # fmt: skip
+def _tried_rates(place: Place, seeds: Sequence[int]) -> Iterator[Row]:
+    """Yield what learning rates of the runs of `few-shot` on values as they are come to on the validation part."""
+    for how in (FIRST, "days alone"):
+        for seed in seeds:
+            chosen = _plain_run(how, seed, place).label
+            for rate in (*PLAIN_RATES, *([SLOW_RATE] if seed == seeds[0] and not place.quick else [])):
+                one = _PlainRun(how, seed, rate, place)
+                seconds = one.train()
+                words = f"{how}{PLAIN}, rate {rate:g}, seed {seed}"
+                yield {"case": f"trial few-shot {words}", "group": "trials", "set": f"{TARGET}, {DAYS} days",
+                       "words": words, "mae": place.best(one.label), "train_seconds": seconds,
+                       "chosen": one.label == chosen}  # fmt: skip
 
 
-def _scored(group: str, name: str, model: str, config: TrainConfig, place: Place, *, start: str = "") -> Iterator[Row]:
+@dataclass(frozen=True)
+class _PlainRun:
+    """A run of `few-shot` on values as they are."""
+
+    how: str
+    seed: int
+    rate: float
+    place: Place
+
+    @property
+    def label(self) -> str:
+        rate = f"-{self.rate:g}" if self.rate else ""
+        return _label("few-shot", TARGET, self.how + PLAIN, self.seed) + rate
+
+    @property
+    def config(self) -> TrainConfig:
+        return plain_few_shot(self.how, hourly_taxis(self.place.folder), rate=self.rate, seed=self.seed)
+
+    @property
+    def start(self) -> str:
+        """Run whose weights it starts from."""
+        return _PlainRun("zero-shot", self.seed, 0.0, self.place).label if self.how == FIRST else ""
+
+    def train(self) -> float:
+        """Train it, and before that what it starts from; return the seconds."""
+        if self.start:
+            _PlainRun("zero-shot", self.seed, 0.0, self.place).train()
+        return self.place.train(self.place.brief(self.config), self.label, start=self.start)
+
+
+def _plain_run(how: str, seed: int, place: Place) -> _PlainRun:
+    """Return the run at the rate that does best on the validation part."""
+    runs = [_PlainRun(how, seed, rate, place) for rate in (PLAIN_RATES if how != "zero-shot" else (0.0,))]
+    for one in runs:
+        one.train()
+    return min(runs, key=lambda one: place.best(one.label))
+
+
+def _scored(
+    group: str, name: str, model: str, config: TrainConfig, place: Place, *, label: str = "", start: str = ""
+) -> Iterator[Row]:
     from vlm4st.data import read_datasets, sources_of
     from vlm4st.data_options import WindowShape
     from vlm4st.evaluate import evaluate
     from vlm4st.predict import Forecaster
 
-    config, label = place.brief(config), _label(group, name, model, config.seed)
+    config, label = place.brief(config), label or _label(group, name, model, config.seed)
     seconds = place.train(config, label, start=start)
     forecaster = Forecaster.load(place.folder / label, device=place.device)
     sources = sources_of(read_datasets(config.data), config.data, WindowShape.of(forecaster.config.model),
