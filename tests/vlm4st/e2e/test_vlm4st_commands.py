@@ -436,7 +436,13 @@ def test_run_of_several_data_sets_needs_their_names(tmp_path: Path, capsys: pyte
     average = np.mean([one["Real_MAE"] for one in found["data_sets"].values()])
     assert found["Average"]["Real_MAE"] == pytest.approx(average)
     assert any(Path(file).name == "forecast-b.png" for file in found["files"])
-    assert "data sets on grids" in refused(capsys, "export", tmp_path / "run", "--out", tmp_path / "x.pt2")
+    export = ("export", tmp_path / "run", "--out", tmp_path / "x.pt2")
+    assert "none named; expected one of those of the training, a, b" in refused(capsys, *export)
+    assert not (tmp_path / "x.pt2").exists()
+    assert answer(capsys, *export, "--dataset", "b")["difference"] < 1e-5
+    exported = torch.export.load(tmp_path / "x.pt2").module()
+    low, high = torch.zeros(1), torch.full((1,), 9.0)
+    assert exported(torch.ones(1, 3, 4, 4), low, high, torch.zeros(1, 3, 2, dtype=torch.long)).shape == (1, 2, 4, 4)
 
 
 def test_backbone_may_be_kept_in_half_and_computed_twice(source: Path, tmp_path: Path) -> None:
