@@ -4,7 +4,8 @@ Flows of bikes and taxis, and temperature over the British Isles (ERA5), from `$
 train on, 10 % to choose the weights on and 20 % that is scored once per run, per cell, on the grid and in the units of
 the data. Budgets were chosen on the validation part (`trials`). Four questions, each a table:
 
-- `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part;
+- `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part, and beside
+  itself before training, when it is what is usual and a fitted map of the history;
 - `few-shot`: three days of bikes with all of the other grids, at once or these first, beside the three days alone
   (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all; and on
   values as they are, from persistence on, as published: hourly taxis first, of which all but the head is taken, beside
@@ -52,6 +53,8 @@ SPLIT = (0.7, 0.1, 0.2)
 TARGET, OTHERS = "bike", ("taxi", "era5")
 DAYS = 3
 """Of the target, in `few-shot`."""
+START = "small before training"
+"""The run of `headline` that stays where it starts."""
 FIRST = "others first"
 """The run of `few-shot` that starts from what `zero-shot` has learnt of the other grids."""
 PLAIN = " on values as they are"
@@ -160,6 +163,13 @@ def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfi
     return replace(small, data=data, model=model, fit=fit, fit_grid=subject.grid is None, seed=seed,
                    loss=replace(small.loss, mse_weight=subject.squared, mae_weight=0.5 if subject.squared else 1.0),
                    optimiser=replace(small.optimiser, learning_rate=subject.rate))  # fmt: skip
+
+
+def start_alone(name: str) -> TrainConfig:
+    """Return the run of `headline` that stays where it starts: what the network adds to is then seen in the table."""
+    config = headline(name, 0)
+    return replace(config, optimiser=replace(config.optimiser, learning_rate=1e-12, weight_decay=0.0),
+                   fit=replace(config.fit, epochs=1, max_steps=1, ema_decay=0.0))  # fmt: skip
 
 
 def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
@@ -350,6 +360,7 @@ def _of_group(
         for name in sets:
             for seed in seeds:
                 yield from _scored(group, name, "small", headline(name, seed), place)
+            yield from _scored(group, name, START, start_alone(name), place)
     elif group == "few-shot":
         for how in [how for how in FEW_SHOT if not wanted or how in wanted]:
             if how.endswith(PLAIN):
