@@ -92,6 +92,8 @@ class Subject:
     usual: Literal["mean", "median"] = "mean"
     around: int = 0
     """Moments before and after that count for what is usual."""
+    pooled: bool = True
+    """Draw weekdays towards their kind of day, where weekdays are told apart."""
     squared: float = 1.0
     """Weight of squared errors beside half the absolute ones."""
     rate: float = 1e-3
@@ -104,6 +106,7 @@ class Subject:
         grid = "grid of the data" if self.grid is None else f"grid {self.grid[0]}x{self.grid[1]}"
         stride = f", every {self.stride}. window" if self.stride > 1 else ""
         usual = f", {self.usual} of {2 * self.around + 1} moments" if (self.usual, self.around) != ("mean", 0) else ""
+        usual += "" if self.pooled else ", every weekday by itself"
         errors = "" if self.squared else ", absolute errors"
         rate = f", rate {self.rate:g}" if self.rate != Subject.rate else ""
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
@@ -117,6 +120,7 @@ SETS = {
     "era5": Subject(frames=12, epochs=9, batch=8, grid=(9, 13), patience=2),
 }
 TRIALS = {
+    "bike": (replace(SETS["bike"], pooled=False), SETS["bike"]),
     "era5": (
         Subject(frames=12, epochs=3, batch=8, grid=(17, 25), residual="damped"),
         Subject(frames=12, epochs=9, batch=8, grid=(9, 13), residual="damped"),
@@ -154,7 +158,7 @@ def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfi
     """Return the run of `small` on one set, with the budget of the set by default."""
     subject, small = subject or SETS[name], PRESETS["small"]
     data = replace(small.data, **PLACES[name], split=SPLIT, batch=subject.batch, stride=subject.stride,
-                   usual=subject.usual, usual_around=subject.around)  # fmt: skip
+                   usual=subject.usual, usual_around=subject.around, usual_pooled=subject.pooled)  # fmt: skip
     head = replace(small.model.prediction_head, residual=subject.residual)
     model = replace(small.model, T=subject.frames, T_out=subject.frames, prediction_head=head)
     if subject.grid is not None:

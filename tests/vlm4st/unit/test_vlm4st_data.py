@@ -364,6 +364,43 @@ def test_neighbouring_moments_count_for_what_is_usual(files: dict[str, str], ave
         assert np.allclose(mine, getattr(np, average)(near, axis=0), atol=1e-3)
 
 
+def test_weekdays_are_drawn_to_their_kind_of_day_as_far_as_frames_left_out_ask_for_it() -> None:
+    from stcore.grids import GridSeries
+    from vlm4st.windows import series_windows
+
+    rng = np.random.default_rng(3)
+    times = np.datetime64("2024-01-01T00", "s") + np.arange(4 * 30) * np.timedelta64(6 * 3600, "s")
+    days = np.arange(len(times)) // 4 % 7
+    values = rng.normal(size=(len(times), 2, 2, 3)) + 3.0 * (days >= 5)[:, None, None, None]
+    values[:, 1] += 2.0 * rng.normal(size=7)[days][:, None, None]  # weekdays differ in the second channel alone
+    values[rng.random(values.shape) < 0.1] = np.nan
+    series = GridSeries(values=values.astype(np.float32), times=times)
+    windows = series_windows(series, WindowShape(history=2, horizon=2), stride=1, where="a", timed=True)
+    usual = HistoricalAverage.fit(windows, None, at_least=3, pooled=True)
+    gained, spread = np.zeros(2), np.zeros(2)
+    slots, kinds = np.arange(len(times)) % 4, days >= 5
+    for at in np.ndindex(values.shape):
+        others = (slots == slots[at[0]]) & (np.arange(len(times)) != at[0])
+        same, alike = (values[others & (of == of[at[0]])][:, *at[1:]] for of in (days, kinds))
+        enough = np.isfinite(values[(slots == slots[at[0]]) & (days == days[at[0]])][:, *at[1:]]).sum() >= 3
+        if np.isfinite(values[at]) and enough and np.isfinite(same).any():
+            apart = np.nanmean(same) - np.nanmean(alike)
+            gained[at[1]] += (values[at] - np.nanmean(alike)) * apart
+            spread[at[1]] += apart**2
+    assert usual.own == pytest.approx(np.clip(gained / spread, 0.0, 1.0), abs=1e-5)
+    assert usual.own[0] < 0.3 < 0.7 < usual.own[1] < 1.0
+    wednesday = (days == 2) & (slots == 1)
+    own, common = (np.nanmean(values[chosen], axis=0) for chosen in (wednesday, ~kinds & (slots == 1)))
+    for channel in (0, 1):
+        found = usual.at(np.array([[[2, 6 * 3600]]]), np.array([channel]))[0, 0]
+        weight = usual.own[channel]
+        assert np.allclose(found, weight * own[channel] + (1 - weight) * common[channel], atol=1e-5)
+    again = HistoricalAverage.restore(usual.constants("u"), "u", usual.facts())
+    assert again is not None and again.own == usual.own and again.words == "usual (pooled weekdays)"
+    for same in ({"by_weekday": False}, {"around": 1}, {"average": "median"}):
+        assert not HistoricalAverage.fit(windows, None, at_least=3, pooled=True, **same).own  # type: ignore[arg-type]
+
+
 def test_medians_leave_out_what_is_missing() -> None:
     frames = np.array([1.0, np.nan, 5.0, 2.0], np.float32).reshape(4, 1, 1, 1)
     assert float(_median(frames, 1)[0, 0, 0]) == 2.0 and float(_median(frames[:3], 1)[0, 0, 0]) == 3.0

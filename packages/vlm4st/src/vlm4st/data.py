@@ -278,8 +278,8 @@ def _source(
     chosen = few if few is not None and len(few) else None
     usual = None
     if data.anomalies != "none":
-        usual = HistoricalAverage.fit(windows.train, chosen, by_weekday=data.anomalies == "week", at_least=SEEN,
-                                      average=data.usual, around=data.usual_around)  # fmt: skip
+        usual = HistoricalAverage.fit(windows.train, chosen, by_weekday=data.anomalies == "week", average=data.usual,
+                                      at_least=SEEN, around=data.usual_around, pooled=data.usual_pooled)  # fmt: skip
     ranged = windows.named().values() if data.scaler_fit == "all" else (windows.train,)
     some = None if data.scaler_fit == "all" else chosen
     blocks = (block for part in ranged for block in _blocks(part, some, usual))

@@ -38,7 +38,7 @@ _PUBLISHED = TrainConfig(
 )
 
 _SMALL = TrainConfig(
-    data=DataConfig(batch=16, anomalies="week"),
+    data=DataConfig(batch=16, anomalies="week", usual_pooled=True),
     model=ModelConfig(
         d_model=32,
         norm="group",
@@ -127,8 +127,8 @@ PRESETS: dict[str, TrainConfig] = {
 
 DEMO = replace(
     _TINY,
-    data=replace(_TINY.data, source=("crowd-flow",), anomalies="week"),
+    data=replace(_TINY.data, source=("crowd-flow",), anomalies="week", usual_pooled=True),
     model=replace(_TINY.model, prediction_head=replace(_TINY.model.prediction_head, residual="linear")),
-    fit=replace(_TINY.fit, epochs=2, checkpoint_every=50),
+    fit=replace(_TINY.fit, epochs=4, checkpoint_every=50),
 )
 """The run of `vlm4st demo`."""

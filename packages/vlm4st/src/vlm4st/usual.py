@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from numpy import ndarray
 from torch import Tensor
 
@@ -17,6 +17,8 @@ from vlm4st.windows import WindowSet
 
 Channels = Int64[ndarray, "sample"]
 Average = Literal["mean", "median"]
+KINDS = (slice(0, 5), slice(5, 7))
+"""Workdays and weekends; Monday is 0."""
 NO_TIME = "frames without times; expected some for a historical average"
 
 
@@ -33,15 +35,19 @@ class HistoricalAverage:
     average: Average = "mean"
     around: int = 0
     """Moments before and after that count too."""
+    own: tuple[float, ...] = ()
+    """Weight of a weekday's own mean beside that of its kind of day, for each channel; empty where it stands alone."""
 
     @property
     def plain(self) -> bool:
         """Whether it is the usual naive forecast: means of the very moments."""
-        return self.average == "mean" and not self.around
+        return self.average == "mean" and not self.around and not self.own
 
     @property
     def words(self) -> str:
         """What it is, in a table of forecasts."""
+        if self.own:
+            return "usual (pooled weekdays)"
         return f"usual ({self.average} of {2 * self.around + 1} moments)"
 
     @classmethod
@@ -54,6 +60,7 @@ class HistoricalAverage:
         at_least: int = 1,
         average: Average = "mean",
         around: int = 0,
+        pooled: bool = False,
     ) -> HistoricalAverage:
         """Average the frames of a training part, or of some of its windows, each frame once.
 
@@ -65,6 +72,8 @@ class HistoricalAverage:
             average: `mean`, which squared errors ask for; or `median`, which absolute errors do, and which holds all of
                 the frames in memory.
             around: moments before and after that count too; Monday follows Sunday, and without weekdays the day itself.
+            pooled: draw the means of a weekday towards those of its kind of day, workdays or weekends (`_pooled`);
+                without weekdays, for medians and with moments around it changes nothing.
 
         Raises:
             UserError: the frames have no times.
@@ -75,13 +84,18 @@ class HistoricalAverage:
                 raise UserError(f"training part: {NO_TIME}")
             seen.append(np.unique(clock[:, 1]))
         moments = np.unique(np.concatenate(seen))
-        placed = _placed(windows, chosen, moments)
+        placed, own = _placed(windows, chosen, moments), ()
         if average == "mean":
-            parts = _means(placed, (7, len(moments), windows.channels, *windows.native), around, at_least)
+            shape = (7, len(moments), windows.channels, *windows.native)
+            sums = _sums(placed, shape)
+            parts = _means(sums, around, at_least)
+            if pooled and by_weekday and not around:
+                weekly, own = _pooled(sums, _placed(windows, chosen, moments), at_least)
+                parts = (weekly, *parts[1:])
         else:
             parts = _medians(placed, len(moments), around, at_least, by_weekday=by_weekday)
         return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday,
-                   average=average, around=around)  # fmt: skip
+                   average=average, around=around, own=own)  # fmt: skip
 
     def at(
         self, clocks: Int64[ndarray, "sample frame 2"], channels: Channels
@@ -136,7 +150,7 @@ class HistoricalAverage:
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside them."""
         return {"usual": "week" if self.by_weekday else "day", "usual_average": self.average,
-                "usual_around": self.around}  # fmt: skip
+                "usual_around": self.around, "usual_own": list(self.own)}  # fmt: skip
 
     @classmethod
     def restore(
@@ -147,7 +161,8 @@ class HistoricalAverage:
             return None
         moments, table = (constants[f"{prefix}/{name}"].cpu().numpy() for name in ("moments", "table"))
         return cls(moments=moments, table=table, by_weekday=facts["usual"] == "week",
-                   average=facts.get("usual_average", "mean"), around=facts.get("usual_around", 0))  # fmt: skip
+                   average=facts.get("usual_average", "mean"), around=facts.get("usual_around", 0),
+                   own=tuple(facts.get("usual_own", ())))  # fmt: skip
 
 
 Table = Float[ndarray, "_ channel row column"]
@@ -163,14 +178,32 @@ def _placed(windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments
         yield frames, clock[:, 0] * len(moments) + np.searchsorted(moments, clock[:, 1])
 
 
-def _means(placed: Placed, shape: tuple[int, ...], around: int, at_least: int) -> tuple[Table, Table, Table]:
-    """Return means by moment of the week, by moment of the day, and of all, in one pass.
+class _Sums(NamedTuple):
+    """Values and how many there are, by weekday and moment of the day."""
+
+    total: Float64[ndarray, "weekday moment channel row column"]
+    number: Float64[ndarray, "weekday moment channel row column"]
+
+    def of(self, days: slice) -> _Sums:
+        """Return those of some weekdays together, as of one."""
+        return _Sums(*(part[days].sum(0, keepdims=True) for part in self))
+
+    def mean(self, least: int) -> Any:
+        """Return the means; NaN where there are fewer than `least` values."""
+        return np.where(self.number >= least, self.total / np.maximum(self.number, 1), np.nan)
+
+    def without(self, frame: Any, known: Any, weekday: int, moment: int) -> Any:
+        """Return the mean of a moment without one of its frames; NaN where nothing is left."""
+        count = self.number[weekday, moment] - known
+        return np.where(count > 0, (self.total[weekday, moment] - frame) / np.maximum(count, 1), np.nan)
+
+
+def _sums(placed: Placed, shape: tuple[int, ...]) -> _Sums:
+    """Add frames up, in one pass.
 
     Args:
         placed: frames and their moments.
         shape: weekdays, moments of a day, channels, rows and columns.
-        around: moments before and after that count too.
-        at_least: values that a mean is made of.
     """
     total, count = np.zeros(shape), np.zeros(shape)
     for frames, places in placed:
@@ -179,18 +212,62 @@ def _means(placed: Placed, shape: tuple[int, ...], around: int, at_least: int) -
         for row, place in enumerate(zip(*np.divmod(places, shape[1]), strict=True)):
             total[place] += filled[row]
             count[place] += known[row]
+    return _Sums(total, count)
 
-    def mean(of: tuple[Any, Any], least: int) -> Any:
-        return np.where(of[1] >= least, of[0] / np.maximum(of[1], 1), np.nan)
 
-    def near(sums: Any) -> Any:
-        reach = min(around, (len(sums) - 1) // 2)  # nothing counts twice
-        return sum(np.roll(sums, shift, axis=0) for shift in range(-reach, reach + 1))
+def _means(sums: _Sums, around: int, at_least: int) -> tuple[Table, Table, Table]:
+    """Return means by moment of the week, by moment of the day, and of all.
 
-    weekly = tuple(near(part.reshape(-1, *shape[2:])) for part in (total, count))
-    daily = tuple(near(part.sum(0)) for part in (total, count))
-    whole = tuple(part.sum((0, 1), keepdims=True)[0] for part in (total, count))
-    return mean(weekly, at_least), mean(daily, at_least), mean(whole, 1)
+    Args:
+        sums: of the frames.
+        around: moments before and after that count too.
+        at_least: values that a mean is made of.
+    """
+
+    def near(part: Any) -> Any:
+        reach = min(around, (len(part) - 1) // 2)  # nothing counts twice
+        return sum(np.roll(part, shift, axis=0) for shift in range(-reach, reach + 1))
+
+    weekly = _Sums(*(near(part.reshape(-1, *part.shape[2:])) for part in sums))
+    daily = _Sums(*(near(part.sum(0)) for part in sums))
+    whole = _Sums(*(part.sum((0, 1), keepdims=True)[0] for part in sums))
+    return weekly.mean(at_least), daily.mean(at_least), whole.mean(1)
+
+
+def _pooled(sums: _Sums, placed: Placed, at_least: int) -> tuple[Table, tuple[float, ...]]:
+    """Return means by moment of the week, drawn towards those of all workdays or of the weekend, and the weight of a
+    weekday's own mean for each channel.
+
+    The fewer weeks there are, the more a weekday's own mean is chance. Its weight is that which forecasts every frame
+    best, in least squares, out of the others of its weekday and of its kind of day.
+
+    Args:
+        sums: of the frames.
+        placed: the same frames again.
+        at_least: values that a mean is made of; with fewer, the kind of day stands alone.
+    """
+    kinds = [sums.of(days) for days in KINDS]
+    gained, spread = np.zeros(sums.total.shape[2]), np.zeros(sums.total.shape[2])
+    for frames, places in placed:
+        for frame, place in zip(frames, places.tolist(), strict=True):
+            weekday, moment = divmod(place, sums.total.shape[1])
+            known = np.isfinite(frame)
+            filled = np.where(known, frame, 0.0)
+            common = kinds[_kind(weekday)].without(filled, known, 0, moment)
+            apart = sums.without(filled, known, weekday, moment) - common
+            apart = np.where(sums.number[weekday, moment] >= at_least, apart, np.nan)
+            gained += np.nansum((frame - common) * apart, axis=(1, 2))
+            spread += np.nansum(np.where(known, apart, np.nan) ** 2, axis=(1, 2))
+    own = np.clip(np.divide(gained, spread, out=np.ones_like(gained), where=spread > 0), 0.0, 1.0)
+    common = np.stack([kinds[_kind(weekday)].mean(at_least)[0] for weekday in range(7)])
+    apart = sums.mean(at_least) - common
+    weekly = common + own[:, None, None] * np.where(np.isnan(apart), 0.0, apart)
+    return weekly.reshape(-1, *weekly.shape[2:]), tuple(own.tolist())
+
+
+def _kind(weekday: int) -> int:
+    """Return which kind of day a weekday is (`KINDS`)."""
+    return int(weekday >= KINDS[1].start)
 
 
 def _medians(
