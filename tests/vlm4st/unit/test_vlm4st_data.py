@@ -13,6 +13,7 @@ from flow_worlds import flows, unist_tree, write_unist
 
 from stcore.errors import UserError
 from stcore.splits import Parts
+from vlm4st.averages import median
 from vlm4st.baselines import CellRegression, Persistence, fit_baselines, score_baselines
 from vlm4st.config import FewShotConfig
 from vlm4st.data import Source, find_target, largest_grid, part_batches, read_datasets, read_sources, training_batches
@@ -22,7 +23,7 @@ from vlm4st.resizing import Resizing
 from vlm4st.scores import ErrorSums
 from vlm4st.space import Space
 from vlm4st.timestamps import as_clock, clock_of_stamps, extended, slots_of
-from vlm4st.usual import HistoricalAverage, _median
+from vlm4st.usual import HistoricalAverage
 
 SHAPE = WindowShape(height=8, width=8)
 CLOCK: dict[str, Any] = {"start": "2024-01-01T00:00", "step": "30 minutes"}
@@ -403,8 +404,8 @@ def test_weekdays_are_drawn_to_their_kind_of_day_as_far_as_frames_left_out_ask_f
 
 def test_medians_leave_out_what_is_missing() -> None:
     frames = np.array([1.0, np.nan, 5.0, 2.0], np.float32).reshape(4, 1, 1, 1)
-    assert float(_median(frames, 1)[0, 0, 0]) == 2.0 and float(_median(frames[:3], 1)[0, 0, 0]) == 3.0
-    assert np.isnan(_median(frames, 4)).all() and np.isnan(_median(frames[1:2], 1)).all()
+    assert float(median(frames, 1)[0, 0, 0]) == 2.0 and float(median(frames[:3], 1)[0, 0, 0]) == 3.0
+    assert np.isnan(median(frames, 4)).all() and np.isnan(median(frames[1:2], 1)).all()
 
 
 def test_regression_finds_what_is_linear_and_damping_what_is_left() -> None:

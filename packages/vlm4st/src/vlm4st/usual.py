@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
 from stcore.errors import UserError
+from vlm4st.averages import Placed, means, medians, pooled_means, sums_of
 from vlm4st.windows import WindowSet
 
 Channels = Int64[ndarray, "sample"]
 Average = Literal["mean", "median"]
-KINDS = (slice(0, 5), slice(5, 7))
-"""Workdays and weekends; Monday is 0."""
 NO_TIME = "frames without times; expected some for a historical average"
 
 
@@ -72,7 +71,7 @@ class HistoricalAverage:
             average: `mean`, which squared errors ask for; or `median`, which absolute errors do, and which holds all of
                 the frames in memory.
             around: moments before and after that count too; Monday follows Sunday, and without weekdays the day itself.
-            pooled: draw the means of a weekday towards those of its kind of day, workdays or weekends (`_pooled`);
+            pooled: draw the means of a weekday towards those of workdays or weekends (`pooled_means`);
                 without weekdays, for medians and with moments around it changes nothing.
 
         Raises:
@@ -87,13 +86,13 @@ class HistoricalAverage:
         placed, own = _placed(windows, chosen, moments), ()
         if average == "mean":
             shape = (7, len(moments), windows.channels, *windows.native)
-            sums = _sums(placed, shape)
-            parts = _means(sums, around, at_least)
+            sums = sums_of(placed, shape)
+            parts = means(sums, around, at_least)
             if pooled and by_weekday and not around:
-                weekly, own = _pooled(sums, _placed(windows, chosen, moments), at_least)
+                weekly, own = pooled_means(sums, _placed(windows, chosen, moments), at_least)
                 parts = (weekly, *parts[1:])
         else:
-            parts = _medians(placed, len(moments), around, at_least, by_weekday=by_weekday)
+            parts = medians(placed, len(moments), around, at_least, by_weekday=by_weekday)
         return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday,
                    average=average, around=around, own=own)  # fmt: skip
 
@@ -165,135 +164,7 @@ class HistoricalAverage:
                    own=tuple(facts.get("usual_own", ())))  # fmt: skip
 
 
-Table = Float[ndarray, "_ channel row column"]
-
-
-Placed = Iterator[tuple[Float32[ndarray, "frame channel row column"], Int64[ndarray, "frame"]]]
-"""Frames, and which moment of the week each is of: weekday times the moments of a day, and moment."""
-
-
 def _placed(windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"]) -> Placed:
     for frames, clock in windows.frames(chosen):
         assert clock is not None  # asked for before
         yield frames, clock[:, 0] * len(moments) + np.searchsorted(moments, clock[:, 1])
-
-
-class _Sums(NamedTuple):
-    """Values and how many there are, by weekday and moment of the day."""
-
-    total: Float64[ndarray, "weekday moment channel row column"]
-    number: Float64[ndarray, "weekday moment channel row column"]
-
-    def of(self, days: slice) -> _Sums:
-        """Return those of some weekdays together, as of one."""
-        return _Sums(*(part[days].sum(0, keepdims=True) for part in self))
-
-    def mean(self, least: int) -> Any:
-        """Return the means; NaN where there are fewer than `least` values."""
-        return np.where(self.number >= least, self.total / np.maximum(self.number, 1), np.nan)
-
-    def without(self, frame: Any, known: Any, weekday: int, moment: int) -> Any:
-        """Return the mean of a moment without one of its frames; NaN where nothing is left."""
-        count = self.number[weekday, moment] - known
-        return np.where(count > 0, (self.total[weekday, moment] - frame) / np.maximum(count, 1), np.nan)
-
-
-def _sums(placed: Placed, shape: tuple[int, ...]) -> _Sums:
-    """Add frames up, in one pass.
-
-    Args:
-        placed: frames and their moments.
-        shape: weekdays, moments of a day, channels, rows and columns.
-    """
-    total, count = np.zeros(shape), np.zeros(shape)
-    for frames, places in placed:
-        known = np.isfinite(frames)
-        filled = np.where(known, frames, 0.0)
-        for row, place in enumerate(zip(*np.divmod(places, shape[1]), strict=True)):
-            total[place] += filled[row]
-            count[place] += known[row]
-    return _Sums(total, count)
-
-
-def _means(sums: _Sums, around: int, at_least: int) -> tuple[Table, Table, Table]:
-    """Return means by moment of the week, by moment of the day, and of all.
-
-    Args:
-        sums: of the frames.
-        around: moments before and after that count too.
-        at_least: values that a mean is made of.
-    """
-
-    def near(part: Any) -> Any:
-        reach = min(around, (len(part) - 1) // 2)  # nothing counts twice
-        return sum(np.roll(part, shift, axis=0) for shift in range(-reach, reach + 1))
-
-    weekly = _Sums(*(near(part.reshape(-1, *part.shape[2:])) for part in sums))
-    daily = _Sums(*(near(part.sum(0)) for part in sums))
-    whole = _Sums(*(part.sum((0, 1), keepdims=True)[0] for part in sums))
-    return weekly.mean(at_least), daily.mean(at_least), whole.mean(1)
-
-
-def _pooled(sums: _Sums, placed: Placed, at_least: int) -> tuple[Table, tuple[float, ...]]:
-    """Return means by moment of the week, drawn towards those of all workdays or of the weekend, and the weight of a
-    weekday's own mean for each channel.
-
-    The fewer weeks there are, the more a weekday's own mean is chance. Its weight is that which forecasts every frame
-    best, in least squares, out of the others of its weekday and of its kind of day.
-
-    Args:
-        sums: of the frames.
-        placed: the same frames again.
-        at_least: values that a mean is made of; with fewer, the kind of day stands alone.
-    """
-    kinds = [sums.of(days) for days in KINDS]
-    gained, spread = np.zeros(sums.total.shape[2]), np.zeros(sums.total.shape[2])
-    for frames, places in placed:
-        for frame, place in zip(frames, places.tolist(), strict=True):
-            weekday, moment = divmod(place, sums.total.shape[1])
-            known = np.isfinite(frame)
-            filled = np.where(known, frame, 0.0)
-            common = kinds[_kind(weekday)].without(filled, known, 0, moment)
-            apart = sums.without(filled, known, weekday, moment) - common
-            apart = np.where(sums.number[weekday, moment] >= at_least, apart, np.nan)
-            gained += np.nansum((frame - common) * apart, axis=(1, 2))
-            spread += np.nansum(np.where(known, apart, np.nan) ** 2, axis=(1, 2))
-    own = np.clip(np.divide(gained, spread, out=np.ones_like(gained), where=spread > 0), 0.0, 1.0)
-    common = np.stack([kinds[_kind(weekday)].mean(at_least)[0] for weekday in range(7)])
-    apart = sums.mean(at_least) - common
-    weekly = common + own[:, None, None] * np.where(np.isnan(apart), 0.0, apart)
-    return weekly.reshape(-1, *weekly.shape[2:]), tuple(own.tolist())
-
-
-def _kind(weekday: int) -> int:
-    """Return which kind of day a weekday is (`KINDS`)."""
-    return int(weekday >= KINDS[1].start)
-
-
-def _medians(
-    placed: Placed, moments: int, around: int, at_least: int, *, by_weekday: bool
-) -> tuple[Table, Table, Table]:
-    """Return medians by moment of the week, by moment of the day, and of all; those that nobody asks for are left."""
-    frames, places = (np.concatenate(found) for found in zip(*placed, strict=True))
-
-    def medians(places: Any, count: int) -> Any:
-        found = np.full((count, *frames.shape[1:]), np.nan, dtype=np.float32)
-        for key in range(count):
-            apart = np.abs(places - key)
-            mine = frames[np.minimum(apart, count - apart) <= around]
-            if len(mine):
-                found[key] = _median(mine, at_least)
-        return found
-
-    week = 7 * moments
-    weekly = medians(places, week) if by_weekday else np.full((week, *frames.shape[1:]), np.nan, dtype=np.float32)
-    return weekly, medians(places % moments, moments), _median(frames, 1)[None]
-
-
-def _median(frames: Float32[ndarray, "frame channel row column"], at_least: int) -> Any:
-    """Return the median of each cell's values; NaN where there are fewer than `at_least`."""
-    count = np.isfinite(frames).sum(0)
-    rising = np.sort(frames, axis=0)  # what is missing comes last
-    middle = (np.maximum(count - 1, 0) // 2, count // 2)
-    lower, upper = (np.take_along_axis(rising, at[None], axis=0)[0] for at in middle)
-    return np.where(count >= at_least, (lower + upper) / 2, np.nan)
