@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.vlm4st import quality
+from benchmarks.vlm4st import quality, runs
 from vlm4st_recordings import folder, open_recording
 
 from stcore.configuration import differences
@@ -30,36 +30,36 @@ def scored(group: str, forecaster: str, mae: float, *, seed: int = 0, naive: boo
 
 
 def test_runs_of_a_group_differ_in_what_it_is_about_alone() -> None:
-    first, *others = (quality.headline("bike", seed) for seed in (0, 1, 2))
+    first, *others = (runs.headline("bike", seed) for seed in (0, 1, 2))
     assert [differences(first, other) for other in others] == [["seed"], ["seed"]]
     hows = ("days and others", "days alone", "zero-shot", "others first")
-    both, alone, zero, after = (quality.few_shot(how) for how in hows)
+    both, alone, zero, after = (runs.few_shot(how) for how in hows)
     assert differences(alone, after) == []  # but its start
     assert differences(both, alone) == [
         "data.source", "data.start", "data.step", "few_shot.others", "fit.evaluate_every",
     ]  # fmt: skip
     assert alone.data.start == ""  # the clock of the taxis is not that of the bikes
     assert differences(both, zero) == ["few_shot.days"]
-    plain = [quality.plain_few_shot(how, Path("taxis.npz"), seed=1) for how in ("days alone", "others first")]
+    plain = [runs.plain_few_shot(how, Path("taxis.npz"), seed=1) for how in ("days alone", "others first")]
     assert differences(*plain) == ["fresh_head"]  # and its start
     assert (plain[0].data.anomalies, plain[0].model.prediction_head.residual) == ("none", "last")
-    assert quality.plain_few_shot("zero-shot", Path("taxis.npz")).data.source == ("nyc_bike_grid", "taxis.npz")
+    assert runs.plain_few_shot("zero-shot", Path("taxis.npz")).data.source == ("nyc_bike_grid", "taxis.npz")
     weights = Path("backbone.safetensors")
-    kinds = [quality.adapted(kind, weights) for kind in quality.ADAPTERS]
+    kinds = [runs.adapted(kind, weights) for kind in runs.ADAPTERS]
     assert [differences(kinds[0], other) for other in kinds[1:]] == [["model.vlm.lora_type"]] * 3
-    parts = [quality.adapted(part, weights) for part in quality.ABLATIONS]
+    parts = [runs.adapted(part, weights) for part in runs.ABLATIONS]
     assert [differences(kinds[0], other) for other in parts] == [["ablation"]] * 4
-    assert quality.backbone().model.vlm.vit == kinds[0].model.vlm.vit
+    assert runs.backbone().model.vlm.vit == kinds[0].model.vlm.vit
 
 
 def test_taxis_come_by_the_hour(tmp_path: Path) -> None:
     if not os.environ.get("STCORE_DATA"):
         pytest.skip("real data: STCORE_DATA is not set")
-    file = quality.hourly_taxis(tmp_path)
+    file = runs.hourly_taxis(tmp_path)
     series = GridSeries.read(file)
     assert (series.num_frames, series.height, series.width) == (384, 40, 40)  # sixteen days
     assert series.times is not None and set(np.diff(series.times)) == {np.timedelta64(1, "h")}
-    assert quality.hourly_taxis(tmp_path) == file
+    assert runs.hourly_taxis(tmp_path) == file
 
 
 def test_table_says_how_many_seeds_beat_the_best_naive_forecast() -> None:
@@ -76,12 +76,12 @@ def test_table_says_how_many_seeds_beat_the_best_naive_forecast() -> None:
 
 def test_budgets_that_were_tried_are_told_with_the_chosen_one() -> None:
     rows = [{"group": "trials", "set": "era5", "words": found.words, "mae": mae, "train_seconds": 250.0,
-             "chosen": found == quality.SETS["era5"], **ABOUT}
-            for found, mae in zip(quality.TRIALS["era5"], (0.75, 0.6, 0.9, 0.8, 0.7, 0.5), strict=True)]  # fmt: skip
+             "chosen": found == runs.SETS["era5"], **ABOUT}
+            for found, mae in zip(runs.TRIALS["era5"], (0.75, 0.6, 0.9, 0.8, 0.7, 0.5), strict=True)]  # fmt: skip
     text = quality.table(rows)
-    assert all(f"{found.words}" in text for found in quality.TRIALS["era5"])
+    assert all(f"{found.words}" in text for found in runs.TRIALS["era5"])
     assert text.count("**") == 2 and "| 0.75 | 250 |" in text
-    assert all(quality.SETS[name] in tried for name, tried in quality.TRIALS.items())
+    assert all(runs.SETS[name] in tried for name, tried in runs.TRIALS.items())
 
 
 def test_table_compares_few_shots_with_the_days_alone() -> None:
@@ -91,7 +91,7 @@ def test_table_compares_few_shots_with_the_days_alone() -> None:
 
 @pytest.mark.skipif(folder() is None, reason="STCORE_REFERENCE is not set: no recordings")
 def test_the_known_series_has_its_recorded_windows(tmp_path: Path) -> None:
-    tree = json.loads(quality.known_file(tmp_path).read_text())
+    tree = json.loads(runs.known_file(tmp_path).read_text())
     series = open_recording("synthetic_series").tensors["series"]
     assert [len(tree[f"X_{part}"][0]) for part in ("train", "val", "test")] == [462, 99, 100]
     assert tree["X_val"][0][0] == series[462:474].tolist() and tree["timestamps"]["val"][0][0] == [2, 30]
