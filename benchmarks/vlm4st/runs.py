@@ -145,8 +145,9 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
     """Return a run of `small` on several sets, on one grid."""
     small = PRESETS["small"]
     sources = tuple(PLACES[name]["source"][0] for name in names)
-    # What fits one fits all: what is usual by the time of day, and the time of a start for those that have none.
-    usual: dict[str, Any] = {"anomalies": "day", "usual": "median"}
+    # What fits one fits all: how much of a weekday is believed follows from the data, and the time of a start is for
+    # those that have none.
+    usual: dict[str, Any] = {"anomalies": "week"}
     if "taxi" in names:
         usual |= {name: PLACES["taxi"][name] for name in ("start", "step")}
     head = replace(small.model.prediction_head, residual="damped")

@@ -378,28 +378,45 @@ def test_weekdays_are_drawn_to_their_kind_of_day_as_far_as_frames_left_out_ask_f
     series = GridSeries(values=values.astype(np.float32), times=times)
     windows = series_windows(series, WindowShape(history=2, horizon=2), stride=1, where="a", timed=True)
     usual = HistoricalAverage.fit(windows, None, at_least=3, pooled=True)
-    gained, spread = np.zeros(2), np.zeros(2)
     slots, kinds = np.arange(len(times)) % 4, days >= 5
+    told: list[list[list[float]]] = [[], []]
     for at in np.ndindex(values.shape):
         others = (slots == slots[at[0]]) & (np.arange(len(times)) != at[0])
-        same, alike = (values[others & (of == of[at[0]])][:, *at[1:]] for of in (days, kinds))
-        enough = np.isfinite(values[(slots == slots[at[0]]) & (days == days[at[0]])][:, *at[1:]]).sum() >= 3
-        if np.isfinite(values[at]) and enough and np.isfinite(same).any():
-            apart = np.nanmean(same) - np.nanmean(alike)
-            gained[at[1]] += (values[at] - np.nanmean(alike)) * apart
-            spread[at[1]] += apart**2
-    assert usual.own == pytest.approx(np.clip(gained / spread, 0.0, 1.0), abs=1e-5)
-    assert usual.own[0] < 0.3 < 0.7 < usual.own[1] < 1.0
-    wednesday = (days == 2) & (slots == 1)
-    own, common = (np.nanmean(values[chosen], axis=0) for chosen in (wednesday, ~kinds & (slots == 1)))
+        own, kind, every = (
+            values[others & mine][:, *at[1:]] for mine in (days == days[at[0]], kinds == kinds[at[0]], others)
+        )
+        if np.isfinite(values[at]):
+            day, kind = np.nanmean(every), np.nanmean(kind)
+            apart = np.nanmean(own) - kind if np.isfinite(own).sum() >= 2 else 0.0
+            told[at[1]].append([kind - day, apart, values[at] - day])
+    expected = [np.linalg.lstsq(np.array(rows)[:, :2], np.array(rows)[:, 2], rcond=None)[0] for rows in told]
+    found = np.array(usual.pooled)
+    assert found == pytest.approx(np.clip(expected, 0.0, 1.0), abs=1e-5)
+    assert (found[:, 0] > 0.9).all() and found[0, 1] < 0.3 < 0.7 < found[1, 1] < 1.0
+    wednesday, workday = (days == 2) & (slots == 1), ~kinds & (slots == 1)
+    own, kind, day = (np.nanmean(values[chosen], axis=0) for chosen in (wednesday, workday, slots == 1))
     for channel in (0, 1):
-        found = usual.at(np.array([[[2, 6 * 3600]]]), np.array([channel]))[0, 0]
-        weight = usual.own[channel]
-        assert np.allclose(found, weight * own[channel] + (1 - weight) * common[channel], atol=1e-5)
+        of_kind, of_day = found[channel]
+        frame = day + of_kind * (kind - day) + of_day * (own - kind)
+        assert np.allclose(usual.at(np.array([[[2, 6 * 3600]]]), np.array([channel]))[0, 0], frame[channel], atol=1e-5)
     again = HistoricalAverage.restore(usual.constants("u"), "u", usual.facts())
-    assert again is not None and again.own == usual.own and again.words == "usual (pooled weekdays)"
+    assert again is not None and again.pooled == usual.pooled and again.words == "usual (pooled weekdays)"
     for same in ({"by_weekday": False}, {"around": 1}, {"average": "median"}):
-        assert not HistoricalAverage.fit(windows, None, at_least=3, pooled=True, **same).own  # type: ignore[arg-type]
+        assert not HistoricalAverage.fit(windows, None, at_least=3, pooled=True, **same).pooled  # type: ignore[arg-type]
+
+
+def test_a_few_days_tell_workdays_from_a_weekend() -> None:
+    from stcore.grids import GridSeries
+    from vlm4st.windows import series_windows
+
+    times = np.datetime64("2024-01-04T00", "s") + np.arange(72) * np.timedelta64(3600, "s")  # Thursday to Saturday
+    noise = np.random.default_rng(0).normal(size=(72, 1, 4, 4))
+    values = 10.0 - 5.0 * (np.arange(72) >= 48)[:, None, None, None] + 0.1 * noise
+    windows = series_windows(GridSeries(values=values.astype(np.float32), times=times),
+                             WindowShape(history=2, horizon=2), stride=1, where="a", timed=True)  # fmt: skip
+    usual = HistoricalAverage.fit(windows, None, at_least=3, pooled=True)
+    monday, sunday = usual.at(np.array([[[0, 3600], [6, 3600]]]), np.zeros(1, np.int64))[0].mean(axis=(1, 2))
+    assert monday == pytest.approx(10.0, abs=0.1) and sunday == pytest.approx(5.0, abs=0.1)
 
 
 def test_medians_leave_out_what_is_missing() -> None:

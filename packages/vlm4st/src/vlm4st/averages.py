@@ -72,35 +72,40 @@ def means(sums: Sums, around: int, at_least: int) -> tuple[Table, Table, Table]:
     return weekly.mean(at_least), daily.mean(at_least), whole.mean(1)
 
 
-def pooled_means(sums: Sums, placed: Placed, at_least: int) -> tuple[Table, tuple[float, ...]]:
-    """Return means by moment of the week, drawn towards those of all workdays or of the weekend, and the weight of a
-    weekday's own mean for each channel.
+def pooled_means(sums: Sums, placed: Placed, at_least: int) -> tuple[Table, tuple[tuple[float, float], ...]]:
+    """Return means by moment of the week, drawn towards those of all workdays or of the weekend, and these towards
+    those of all days; and two weights for each channel: of what sets a kind of day apart, and a weekday from it.
 
-    The fewer weeks there are, the more a weekday's own mean is chance. Its weight is that which forecasts every frame
-    best, in least squares, out of the others of its weekday and of its kind of day.
+    The fewer weeks there are, the more a weekday's own mean is chance. The weights are those which forecast every frame
+    best, in least squares, out of the other frames.
 
     Args:
         sums: of the frames.
         placed: the same frames again.
-        at_least: values that a mean is made of; with fewer, the kind of day stands alone.
+        at_least: values that the mean of a weekday is made of, and that of all days.
     """
-    kinds = [sums.of(days) for days in KINDS]
-    gained, spread = np.zeros(sums.total.shape[2]), np.zeros(sums.total.shape[2])
+    kinds, every = [sums.of(days) for days in KINDS], sums.of(slice(None))
+    channels = sums.total.shape[2]
+    squares, products = np.zeros((channels, 2, 2)), np.zeros((channels, 2))
     for frames, places in placed:
         for frame, place in zip(frames, places.tolist(), strict=True):
             weekday, moment = divmod(place, sums.total.shape[1])
             known = np.isfinite(frame)
             filled = np.where(known, frame, 0.0)
-            common = kinds[_kind(weekday)].without(filled, known, 0, moment)
-            apart = sums.without(filled, known, weekday, moment) - common
-            apart = np.where(sums.number[weekday, moment] >= at_least, apart, np.nan)
-            gained += np.nansum((frame - common) * apart, axis=(1, 2))
-            spread += np.nansum(np.where(known, apart, np.nan) ** 2, axis=(1, 2))
-    own = np.clip(np.divide(gained, spread, out=np.ones_like(gained), where=spread > 0), 0.0, 1.0)
-    common = np.stack([kinds[_kind(weekday)].mean(at_least)[0] for weekday in range(7)])
-    apart = sums.mean(at_least) - common
-    weekly = common + own[:, None, None] * np.where(np.isnan(apart), 0.0, apart)
-    return weekly.reshape(-1, *weekly.shape[2:]), tuple(own.tolist())
+            day = every.without(filled, known, 0, moment)
+            kind = kinds[_kind(weekday)].without(filled, known, 0, moment)
+            own = sums.without(filled, known, weekday, moment)
+            own = np.where((sums.number[weekday, moment] >= at_least) & np.isfinite(own), own, kind)
+            given = np.stack([kind - day, own - kind], axis=1).reshape(channels, 2, -1)
+            wanted = (frame - day).reshape(channels, 1, -1)
+            given, wanted = (np.where(np.isfinite(given[:, :1] + wanted), part, 0.0) for part in (given, wanted))
+            squares += given @ given.swapaxes(1, 2)
+            products += (given @ wanted.swapaxes(1, 2))[..., 0]
+    found = np.clip((np.linalg.pinv(squares, hermitian=True) @ products[..., None])[..., 0], 0.0, 1.0)
+    day, kind = every.mean(at_least), np.stack([kinds[_kind(weekday)].mean(1)[0] for weekday in range(7)])
+    steps = (np.nan_to_num(kind - day), np.nan_to_num(sums.mean(at_least) - kind))
+    weekly = day + sum(weight[:, None, None] * step for weight, step in zip(found.T, steps, strict=True))
+    return weekly.reshape(-1, *weekly.shape[2:]), tuple((of_kind, of_day) for of_kind, of_day in found.tolist())
 
 
 def _kind(weekday: int) -> int:

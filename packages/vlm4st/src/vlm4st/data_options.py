@@ -89,8 +89,9 @@ class DataConfig(GridReadOptions):
     usual_around: int = 0
     """Moments of the data before and after that count for the usual frame of a moment too; more make few days do."""
     usual_pooled: bool = False
-    """Draw the usual frame of a weekday towards that of all workdays, or of the weekend, as far as they foretell each
-    other's frames; for means of the moment itself by weekday (`anomalies week`), otherwise without effect."""
+    """Draw the usual frame of a weekday towards that of all workdays, or of the weekend, and this one towards that of
+    all days, as far as they foretell each other's frames; for means of the moment itself by weekday (`anomalies week`),
+    otherwise without effect."""
     constant: Literal["refuse", "span"] = "refuse"
     """What to do with a channel that has one value only: refuse it, or divide by 1."""
     mixing: Literal["concat", "temperature", "balanced", "homogeneous"] = "concat"

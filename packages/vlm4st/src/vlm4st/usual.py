@@ -34,18 +34,19 @@ class HistoricalAverage:
     average: Average = "mean"
     around: int = 0
     """Moments before and after that count too."""
-    own: tuple[float, ...] = ()
-    """Weight of a weekday's own mean beside that of its kind of day, for each channel; empty where it stands alone."""
+    pooled: tuple[tuple[float, float], ...] = ()
+    """For each channel, the weights of what sets workdays and weekends apart from all days, and of what sets a weekday
+    apart from these; empty where weekdays stand alone."""
 
     @property
     def plain(self) -> bool:
         """Whether it is the usual naive forecast: means of the very moments."""
-        return self.average == "mean" and not self.around and not self.own
+        return self.average == "mean" and not self.around and not self.pooled
 
     @property
     def words(self) -> str:
         """What it is, in a table of forecasts."""
-        if self.own:
+        if self.pooled:
             return "usual (pooled weekdays)"
         return f"usual ({self.average} of {2 * self.around + 1} moments)"
 
@@ -71,7 +72,7 @@ class HistoricalAverage:
             average: `mean`, which squared errors ask for; or `median`, which absolute errors do, and which holds all of
                 the frames in memory.
             around: moments before and after that count too; Monday follows Sunday, and without weekdays the day itself.
-            pooled: draw the means of a weekday towards those of workdays or weekends (`pooled_means`);
+            pooled: draw the means of a weekday towards those of workdays or weekends, and of all days (`pooled_means`);
                 without weekdays, for medians and with moments around it changes nothing.
 
         Raises:
@@ -83,18 +84,18 @@ class HistoricalAverage:
                 raise UserError(f"training part: {NO_TIME}")
             seen.append(np.unique(clock[:, 1]))
         moments = np.unique(np.concatenate(seen))
-        placed, own = _placed(windows, chosen, moments), ()
+        placed, weights = _placed(windows, chosen, moments), ()
         if average == "mean":
             shape = (7, len(moments), windows.channels, *windows.native)
             sums = sums_of(placed, shape)
             parts = means(sums, around, at_least)
             if pooled and by_weekday and not around:
-                weekly, own = pooled_means(sums, _placed(windows, chosen, moments), at_least)
+                weekly, weights = pooled_means(sums, _placed(windows, chosen, moments), at_least)
                 parts = (weekly, *parts[1:])
         else:
             parts = medians(placed, len(moments), around, at_least, by_weekday=by_weekday)
         return cls(moments=moments, table=np.concatenate(parts).astype(np.float32), by_weekday=by_weekday,
-                   average=average, around=around, own=own)  # fmt: skip
+                   average=average, around=around, pooled=weights)  # fmt: skip
 
     def at(
         self, clocks: Int64[ndarray, "sample frame 2"], channels: Channels
@@ -149,7 +150,7 @@ class HistoricalAverage:
     def facts(self) -> dict[str, Any]:
         """Return what a checkpoint keeps beside them."""
         return {"usual": "week" if self.by_weekday else "day", "usual_average": self.average,
-                "usual_around": self.around, "usual_own": list(self.own)}  # fmt: skip
+                "usual_around": self.around, "usual_pooled": [list(pair) for pair in self.pooled]}  # fmt: skip
 
     @classmethod
     def restore(
@@ -161,7 +162,7 @@ class HistoricalAverage:
         moments, table = (constants[f"{prefix}/{name}"].cpu().numpy() for name in ("moments", "table"))
         return cls(moments=moments, table=table, by_weekday=facts["usual"] == "week",
                    average=facts.get("usual_average", "mean"), around=facts.get("usual_around", 0),
-                   own=tuple(facts.get("usual_own", ())))  # fmt: skip
+                   pooled=tuple((kind, day) for kind, day in facts.get("usual_pooled", ())))  # fmt: skip
 
 
 def _placed(windows: WindowSet, chosen: Int64[ndarray, "window"] | None, moments: Int64[ndarray, "moment"]) -> Placed:
