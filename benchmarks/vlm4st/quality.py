@@ -43,10 +43,10 @@ from benchmarks.vlm4st.runs import (
     FEW_SHOT,
     FIRST,
     KNOWN_STEPS,
+    MORE_RATES,
     PLAIN,
-    PLAIN_RATES,
+    RATES,
     SETS,
-    SLOW_RATE,
     START,
     TARGET,
     TRIALS,
@@ -130,7 +130,7 @@ def run(
         groups: names of `GROUPS`.
         sets: names of `SETS`, for `headline`.
         seeds: of `headline` and `known`.
-        models: of `few-shot` and `adapters`, commas between them; all where empty.
+        models: of `few-shot`, its trials, and `adapters`, commas between them; all where empty.
         seconds: break off after so many, between two steps; start again to go on. 0 goes to the end.
         runs: folder of the runs.
         device: `cpu` or `cuda`.
@@ -162,7 +162,7 @@ def _of_group(
             for number, subject in enumerate(TRIALS.get(name, ())[: 1 if place.quick else None]):
                 yield _tried(name, number, subject, place)
         if TARGET in sets:
-            yield from _tried_rates(place, seeds)
+            yield from _tried_rates([how for how in RATES if not wanted or how in wanted], place, seeds)
     elif group == "headline":
         for name in sets:
             for seed in seeds:
@@ -170,13 +170,8 @@ def _of_group(
             yield from _scored(group, name, START, start_alone(name), place)
     elif group == "few-shot":
         for how in [how for how in FEW_SHOT if not wanted or how in wanted]:
-            if how.endswith(PLAIN):
-                for one in (_plain_run(how.removesuffix(PLAIN), seed, place) for seed in seeds):
-                    yield from _scored(group, TARGET, how, one.config, place, label=one.label, start=one.start)
-                continue
-            config = few_shot(how)
-            start = _label(group, TARGET, "zero-shot", config.seed) if how == FIRST else ""
-            yield from _scored(group, TARGET, how, config, place, start=start)
+            for one in (_best_run(how, seed, place) for seed in seeds):
+                yield from _scored(group, TARGET, how, one.config, place, label=one.label, start=one.start)
     elif group == "adapters":
         weights = _backbone_file(place)
         for how in wanted or (*ADAPTERS, "from scratch", *ABLATIONS):
@@ -219,53 +214,64 @@ def _tried(name: str, number: int, subject: Subject, place: Place) -> Row:
             "mae": place.best(label), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
 
 
-def _tried_rates(place: Place, seeds: Sequence[int]) -> Iterator[Row]:
-    """Yield what learning rates of the runs of `few-shot` on values as they are come to on the validation part."""
-    for how in (FIRST, "days alone"):
+def _tried_rates(hows: Sequence[str], place: Place, seeds: Sequence[int]) -> Iterator[Row]:
+    """Yield what learning rates of runs of `few-shot` come to on the validation part."""
+    for how in hows:
         for seed in seeds:
-            chosen = _plain_run(how, seed, place).label
-            for rate in (*PLAIN_RATES, *([SLOW_RATE] if seed == seeds[0] and not place.quick else [])):
-                one = _PlainRun(how, seed, rate, place)
+            chosen = _best_run(how, seed, place).label
+            for rate in (*RATES[how], *(MORE_RATES[how] if seed == seeds[0] and not place.quick else ())):
+                one = _FewShotRun(how, seed, rate, place)
                 seconds = one.train()
-                words = f"{how}{PLAIN}, rate {rate:g}, seed {seed}"
+                words = f"{how}, rate {rate:g}, seed {seed}"
                 yield {"case": f"trial few-shot {words}", "group": "trials", "set": f"{TARGET}, {DAYS} days",
                        "words": words, "mae": place.best(one.label), "train_seconds": seconds,
                        "chosen": one.label == chosen}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class _PlainRun:
-    """A run of `few-shot` on values as they are."""
+class _FewShotRun:
+    """A run of `few-shot`."""
 
     how: str
     seed: int
     rate: float
+    """Learning rate; 0 is that of the preset."""
     place: Place
 
     @property
     def label(self) -> str:
         rate = f"-{self.rate:g}" if self.rate else ""
-        return _label("few-shot", TARGET, self.how + PLAIN, self.seed) + rate
+        return _label("few-shot", TARGET, self.how, self.seed) + rate
 
     @property
     def config(self) -> TrainConfig:
-        return plain_few_shot(self.how, hourly_taxis(self.place.folder), rate=self.rate, seed=self.seed)
+        if not self.how.endswith(PLAIN):
+            return few_shot(self.how, rate=self.rate, seed=self.seed)
+        taxis = hourly_taxis(self.place.folder)
+        return plain_few_shot(self.how.removesuffix(PLAIN), taxis, rate=self.rate, seed=self.seed)
+
+    @property
+    def teacher(self) -> _FewShotRun | None:
+        """The run whose weights it starts from."""
+        if not self.how.startswith(FIRST):
+            return None
+        return _FewShotRun(self.how.replace(FIRST, "zero-shot"), self.seed, 0.0, self.place)
 
     @property
     def start(self) -> str:
-        """Run whose weights it starts from."""
-        return _PlainRun("zero-shot", self.seed, 0.0, self.place).label if self.how == FIRST else ""
+        """The name of that run."""
+        return self.teacher.label if self.teacher else ""
 
     def train(self) -> float:
         """Train it, and before that what it starts from; return the seconds."""
-        if self.start:
-            _PlainRun("zero-shot", self.seed, 0.0, self.place).train()
+        if self.teacher:
+            self.teacher.train()
         return self.place.train(self.place.brief(self.config), self.label, start=self.start)
 
 
-def _plain_run(how: str, seed: int, place: Place) -> _PlainRun:
+def _best_run(how: str, seed: int, place: Place) -> _FewShotRun:
     """Return the run at the rate that does best on the validation part."""
-    runs = [_PlainRun(how, seed, rate, place) for rate in (PLAIN_RATES if how != "zero-shot" else (0.0,))]
+    runs = [_FewShotRun(how, seed, rate, place) for rate in RATES.get(how, (0.0,))]
     for one in runs:
         one.train()
     return min(runs, key=lambda one: place.best(one.label))

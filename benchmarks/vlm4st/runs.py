@@ -112,11 +112,16 @@ FEW_SHOT = ("zero-shot", FIRST, "days and others", "days alone",
 """Runs of `few-shot`."""
 PLAIN_STEPS = 400
 """Of each run on values as they are, in `few-shot`."""
-PLAIN_RATES = (3e-3, 6e-3)
-"""Learning rates of those on the days, of which that is taken which does best on the validation part; each seed by
-itself, since seeds are far apart. What others teach is taught at the rate of the preset."""
-SLOW_RATE = 1e-3
-"""One more, tried with the first seed alone."""
+RATES = {
+    FIRST: (1e-3, 3e-3),
+    "days alone": (1e-3, 3e-3),
+    FIRST + PLAIN: (3e-3, 6e-3),
+    "days alone" + PLAIN: (3e-3, 6e-3),
+}
+"""Learning rates of runs of `few-shot`, of which that is taken which does best on the validation part; each seed by
+itself, since seeds are far apart. All others, and what others teach, have the rate of the preset."""
+MORE_RATES = {how: (1e-3,) if how.endswith(PLAIN) else (3e-4,) for how in RATES}
+"""More of them, tried with the first seed alone."""
 
 
 def headline(name: str, seed: int, subject: Subject | None = None) -> TrainConfig:
@@ -159,12 +164,19 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
     return replace(small, data=data, model=model, fit=fit, fit_grid=False, **changes)
 
 
-def few_shot(how: str) -> TrainConfig:
-    """Return a run of `few-shot`: `days and others`, `others first`, `days alone` or `zero-shot`."""
+def few_shot(how: str, *, rate: float = 0.0, seed: int = 42) -> TrainConfig:
+    """Return a run of `few-shot`.
+
+    Args:
+        how: `days and others`, `others first`, `days alone` or `zero-shot`.
+        rate: learning rate; 0 takes that of the preset.
+        seed: of weights and order.
+    """
     days, alone = 0.0 if how == "zero-shot" else float(DAYS), how in ("days alone", FIRST)
     chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=not alone)
     names = (TARGET,) if alone else (TARGET, *OTHERS)
-    return mixed(names, STEPS[how], few_shot=chosen)
+    config = mixed(names, STEPS[how], few_shot=chosen, seed=seed)
+    return replace(config, optimiser=replace(config.optimiser, learning_rate=rate or config.optimiser.learning_rate))
 
 
 def plain_few_shot(how: str, taxis: Path, *, rate: float = 0.0, seed: int = 42) -> TrainConfig:
@@ -176,10 +188,9 @@ def plain_few_shot(how: str, taxis: Path, *, rate: float = 0.0, seed: int = 42) 
         rate: learning rate; 0 takes that of the preset.
         seed: of weights and order.
     """
-    config = _from_persistence(few_shot(how), steps=PLAIN_STEPS)
+    config = _from_persistence(few_shot(how, rate=rate, seed=seed), steps=PLAIN_STEPS)
     source = (PLACES[TARGET]["source"][0], *([str(taxis)] if how == "zero-shot" else []))
-    optimiser = replace(config.optimiser, learning_rate=rate or config.optimiser.learning_rate)
-    return replace(config, data=replace(config.data, source=source, start="", step=""), seed=seed, optimiser=optimiser,
+    return replace(config, data=replace(config.data, source=source, start="", step=""),
                    fit=replace(config.fit, evaluate_every=5 if how != "zero-shot" else 2),
                    fresh_head=how == FIRST)  # fmt: skip
 
