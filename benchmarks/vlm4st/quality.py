@@ -399,6 +399,8 @@ def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
             alone = "days alone" + PLAIN * how.endswith(PLAIN)
             change = statistics.fmean(models[how]) / statistics.fmean(models[alone]) - 1.0
             said.append(f"MAE of {how} against the {DAYS} {alone}: {change:+.2%}")
+    if group == "few-shot" and "zero-shot" in models:
+        said.append("zero-shot is trained on no bikes, but knows what is usual from all of their training part")
     return [". ".join(said) + "."] if said else []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from stcore.errors import UserError
 from vlm4st.backbone import content_hash, frozen_blocks, frozen_tensors, reference_to
 from vlm4st.cli import PROGRAM
 from vlm4st.config import FewShotConfig, LossConfig, ScheduleConfig, TrainConfig
+from vlm4st.few_shot import remark_on
 from vlm4st.fitted_start import start_fitted
 from vlm4st.mixing import Mixture
 from vlm4st.objective import Objective, error_sums, means_of, total_loss
@@ -276,3 +278,14 @@ def test_modules_of_the_command_line_bring_no_torch() -> None:
 def test_frozen_backbone_is_a_module_of_ours(adapted: Objective) -> None:
     assert isinstance(adapted.module, nn.Module)
     assert all(name.startswith("vlm_module.") for name in adapted.frozen)
+
+
+@pytest.mark.parametrize(
+    ("anomalies", "ratio", "told"), [("week", 0.0, True), ("none", 0.0, False), ("week", 0.1, False)]
+)
+def test_zero_shot_reports_say_that_usual_frames_are_the_targets(anomalies: Any, ratio: float, told: bool) -> None:
+    tiny = PRESETS["tiny"]
+    config = replace(tiny, data=replace(tiny.data, anomalies=anomalies), few_shot=FewShotConfig(ratio=ratio))
+    said = remark_on(config)
+    assert said.startswith("weights chosen on the target's validation part")
+    assert said.endswith("its usual frames are those of its whole training part") == told

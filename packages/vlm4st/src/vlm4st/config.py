@@ -94,7 +94,7 @@ class FewShotConfig:
     """Train on the other sources too; without them on the few windows alone."""
     select_on: Literal["target", "sources"] = "target"
     """Whose validation part chooses the weights: the target's, as in the original, or those of the other sources, so
-    that zero-shot has seen nothing of the target but its range."""
+    that zero-shot has seen nothing of the target but its range, and with anomalies its usual frames."""
 
     def __post_init__(self) -> None:
         require(0.0 <= self.ratio <= 1.0, "few-shot.ratio", self.ratio, "a share from 0 to 1")

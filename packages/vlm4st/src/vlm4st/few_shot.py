@@ -36,6 +36,16 @@ REMARKS = {
 }
 
 
+USUAL_REMARK = "its usual frames are those of its whole training part"
+
+
+def remark_on(config: TrainConfig) -> str:
+    """Return what else than samples to train on a run knows of a target."""
+    said = REMARKS[config.few_shot.select_on]
+    known = config.few_shot.mode == "zero_shot" and config.data.anomalies != "none"
+    return f"{said}; {USUAL_REMARK}" if known else said
+
+
 @dataclass(frozen=True)
 class TargetResult:
     """How one target was forecast."""
@@ -193,7 +203,7 @@ def command(options: FewShotOptions) -> Outcome:
         device=device_of(options), quiet=options.quiet, limit=options.limit,
     )  # fmt: skip
     found = summary(results)
-    text = table(found, mode=config.few_shot.mode, remark=REMARKS[config.few_shot.select_on])
+    text = table(found, mode=config.few_shot.mode, remark=remark_on(config))
     data = {"run": str(run.folder), "mode": config.few_shot.mode, "select_on": config.few_shot.select_on}
     return Outcome(f"{text}\n\nrun: {run.folder}", {**data, "results": results, **found})
 
