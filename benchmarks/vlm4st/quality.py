@@ -6,10 +6,10 @@ the data. Budgets were chosen on the validation part (`trials`). Four questions,
 
 - `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part, and beside
   itself before training, when it is what is usual and a fitted map of the history;
-- `few-shot`: three days of bikes with all of the other grids, at once or these first, beside the three days alone
-  (chosen on the validation part like everything else, so trained to their own best) and beside no bikes at all; and on
-  values as they are, from persistence on, as published: hourly taxis first, of which all but the head is taken, beside
-  the three days alone;
+- `few-shot`: three days of bikes with all of the other grids, at once or these first, or taxis by the hour first, beside
+  the three days alone (chosen on the validation part like everything else, so trained to their own best) and beside no
+  bikes at all; and on values as they are, from persistence on, as published: hourly taxis first, of which all but the
+  head is taken, beside the three days alone;
 - `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
   adapters, from scratch; and without each part of the model. Values as they are, from persistence on: beside what is
   usual and a fitted start (MAE 3.598) nothing that 120 steps could find told them apart;
@@ -38,18 +38,21 @@ from benchmarks.tables import markdown, provenance
 from benchmarks.vlm4st.runs import (
     ABLATIONS,
     ADAPTERS,
+    ALONE,
     BACKBONE,
     DAYS,
     FEW_SHOT,
     FIRST,
+    HOURLY,
     KNOWN_STEPS,
-    MORE_RATES,
+    MORE_WAYS,
     PLAIN,
-    RATES,
     SETS,
     START,
     TARGET,
     TRIALS,
+    WAYS,
+    Residual,
     Subject,
     adapted,
     backbone,
@@ -162,7 +165,7 @@ def _of_group(
             for number, subject in enumerate(TRIALS.get(name, ())[: 1 if place.quick else None]):
                 yield _tried(name, number, subject, place)
         if TARGET in sets:
-            yield from _tried_rates([how for how in RATES if not wanted or how in wanted], place, seeds)
+            yield from _tried_ways([how for how in WAYS if not wanted or how in wanted], place, seeds)
     elif group == "headline":
         for name in sets:
             for seed in seeds:
@@ -214,15 +217,15 @@ def _tried(name: str, number: int, subject: Subject, place: Place) -> Row:
             "mae": place.best(label), "train_seconds": seconds, "chosen": subject == SETS[name]}  # fmt: skip
 
 
-def _tried_rates(hows: Sequence[str], place: Place, seeds: Sequence[int]) -> Iterator[Row]:
-    """Yield what learning rates of runs of `few-shot` come to on the validation part."""
+def _tried_ways(hows: Sequence[str], place: Place, seeds: Sequence[int]) -> Iterator[Row]:
+    """Yield what starts and learning rates of runs of `few-shot` come to on the validation part."""
     for how in hows:
         for seed in seeds:
             chosen = _best_run(how, seed, place).label
-            for rate in (*RATES[how], *(MORE_RATES[how] if seed == seeds[0] and not place.quick else ())):
-                one = _FewShotRun(how, seed, rate, place)
+            for begin, rate in (*WAYS[how], *(MORE_WAYS[how] if seed == seeds[0] and not place.quick else ())):
+                one = _FewShotRun(how, seed, place, rate, begin)
                 seconds = one.train()
-                words = f"{how}, rate {rate:g}, seed {seed}"
+                words = f"{how}{', start linear' if begin == 'linear' else ''}, rate {rate:g}, seed {seed}"
                 yield {"case": f"trial few-shot {words}", "group": "trials", "set": f"{TARGET}, {DAYS} days",
                        "words": words, "mae": place.best(one.label), "train_seconds": seconds,
                        "chosen": one.label == chosen}  # fmt: skip
@@ -234,28 +237,36 @@ class _FewShotRun:
 
     how: str
     seed: int
-    rate: float
-    """Learning rate; 0 is that of the preset."""
     place: Place
+    rate: float = 0.0
+    """Learning rate; 0 is that of the preset."""
+    begin: Residual = "damped"
+    """What forecasts add to."""
+    taxis: bool = False
+    """Train on the hourly taxis, not on all others."""
 
     @property
     def label(self) -> str:
+        linear, taxis = "-linear" * (self.begin == "linear"), "-taxis" * self.taxis
         rate = f"-{self.rate:g}" if self.rate else ""
-        return _label("few-shot", TARGET, self.how, self.seed) + rate
+        return _label("few-shot", TARGET, self.how, self.seed) + taxis + linear + rate
 
     @property
     def config(self) -> TrainConfig:
-        if not self.how.endswith(PLAIN):
-            return few_shot(self.how, rate=self.rate, seed=self.seed)
-        taxis = hourly_taxis(self.place.folder)
-        return plain_few_shot(self.how.removesuffix(PLAIN), taxis, rate=self.rate, seed=self.seed)
+        file = hourly_taxis(self.place.folder)
+        if self.how.endswith(PLAIN):
+            return plain_few_shot(self.how.removesuffix(PLAIN), file, rate=self.rate, seed=self.seed)
+        taxis = file if self.taxis else None
+        return few_shot(self.how, rate=self.rate, seed=self.seed, start=self.begin, taxis=taxis)
 
     @property
     def teacher(self) -> _FewShotRun | None:
         """The run whose weights it starts from."""
-        if not self.how.startswith(FIRST):
-            return None
-        return _FewShotRun(self.how.replace(FIRST, "zero-shot"), self.seed, 0.0, self.place)
+        if self.how == HOURLY:
+            return _FewShotRun("zero-shot", self.seed, self.place, begin=self.begin, taxis=True)
+        if self.how.startswith(FIRST):
+            return _FewShotRun(self.how.replace(FIRST, "zero-shot"), self.seed, self.place)
+        return None
 
     @property
     def start(self) -> str:
@@ -270,8 +281,8 @@ class _FewShotRun:
 
 
 def _best_run(how: str, seed: int, place: Place) -> _FewShotRun:
-    """Return the run at the rate that does best on the validation part."""
-    runs = [_FewShotRun(how, seed, rate, place) for rate in RATES.get(how, (0.0,))]
+    """Return the run that does best on the validation part."""
+    runs = [_FewShotRun(how, seed, place, rate, begin) for begin, rate in WAYS.get(how, (("damped", 0.0),))]
     for one in runs:
         one.train()
     return min(runs, key=lambda one: place.best(one.label))
@@ -394,9 +405,9 @@ def _verdicts(group: str, rows: Sequence[Row]) -> list[str]:
                 f"{model}: {won} of {len(found)} seeds below the best naive forecast ({best}, {naive[best]:.3g})"
             )
         said += [f"What the model adds to, {name}, comes to {value:.4g} by itself" for name, value in own.items()]
-    if group == "few-shot" and "days alone" in models:
-        for how in [how for how in ("days and others", FIRST, FIRST + PLAIN) if how in models]:
-            alone = "days alone" + PLAIN * how.endswith(PLAIN)
+    if group == "few-shot" and ALONE in models:
+        for how in [how for how in ("days and others", FIRST, HOURLY, FIRST + PLAIN) if how in models]:
+            alone = ALONE + PLAIN * how.endswith(PLAIN)
             change = statistics.fmean(models[how]) / statistics.fmean(models[alone]) - 1.0
             said.append(f"MAE of {how} against the {DAYS} {alone}: {change:+.2%}")
     if group == "few-shot" and "zero-shot" in models:

@@ -24,12 +24,20 @@ START = "small before training"
 """The run of `headline` that stays where it starts."""
 FIRST = "others first"
 """The run of `few-shot` that starts from what `zero-shot` has learnt of the other grids."""
+ALONE = "days alone"
+"""The run of `few-shot` that all others are compared with."""
+HOURLY = "hourly taxis first"
+"""The run of `few-shot` that starts from what was learnt of taxis by the hour alone, and counts what lasts of their
+frames beside what lasts of those of the days."""
+TAUGHT = 128
+"""Samples that it counts for, about as many as the days have."""
 PLAIN = " on values as they are"
 """Ends the names of runs of `few-shot` on values as they are."""
 BACKBONE = "backbone"
 """Run whose backbone is frozen in `adapters`."""
 ADAPTERS = ("standard", "mtl", "moe", "task_adaptive")
 ABLATIONS = ("no_dix", "no_prompt", "no_seq", "no_visual")
+Residual = Literal["last", "damped", "linear"]
 GRID = (16, 8)
 """Of models that see several sets, that of the target: others are stretched to it."""
 PLACES = {
@@ -105,22 +113,29 @@ TRIALS = {
     ),
 }
 """Ways to spend the five minutes, seed 0."""
-STEPS = {"days and others": 200, "days alone": 200, "zero-shot": 200, FIRST: 200, "adapters": 400, BACKBONE: 400}
+STEPS = {"days and others": 200, ALONE: 200, "zero-shot": 200, FIRST: 200, HOURLY: 200, "adapters": 400, BACKBONE: 400}
 """Of each run; the best weights on the validation part are kept."""
-FEW_SHOT = ("zero-shot", FIRST, "days and others", "days alone",
-            *(f"{how}{PLAIN}" for how in ("zero-shot", FIRST, "days alone")))  # fmt: skip
+FEW_SHOT = ("zero-shot", FIRST, HOURLY, "days and others", ALONE,
+            *(f"{how}{PLAIN}" for how in ("zero-shot", FIRST, ALONE)))  # fmt: skip
 """Runs of `few-shot`."""
 PLAIN_STEPS = 400
 """Of each run on values as they are, in `few-shot`."""
-RATES = {
-    FIRST: (1e-3, 3e-3),
-    "days alone": (1e-3, 3e-3),
-    FIRST + PLAIN: (3e-3, 6e-3),
-    "days alone" + PLAIN: (3e-3, 6e-3),
+WAYS: dict[str, tuple[tuple[Residual, float], ...]] = {
+    FIRST: (("damped", 1e-3), ("damped", 3e-3)),
+    HOURLY: (("linear", 1e-3), ("linear", 3e-3)),
+    ALONE: (("damped", 1e-3), ("damped", 3e-3), ("linear", 1e-3), ("linear", 3e-3)),
+    FIRST + PLAIN: (("last", 3e-3), ("last", 6e-3)),
+    ALONE + PLAIN: (("last", 3e-3), ("last", 6e-3)),
 }
-"""Learning rates of runs of `few-shot`, of which that is taken which does best on the validation part; each seed by
-itself, since seeds are far apart. All others, and what others teach, have the rate of the preset."""
-MORE_RATES = {how: (1e-3,) if how.endswith(PLAIN) else (3e-4,) for how in RATES}
+"""Starts and learning rates of runs of `few-shot`, of which that is taken which does best on the validation part; each
+seed by itself, since seeds are far apart. All others, and what others teach, have the rate of the preset."""
+MORE_WAYS: dict[str, tuple[tuple[Residual, float], ...]] = {
+    FIRST: (("damped", 3e-4),),
+    HOURLY: (("linear", 3e-4),),
+    ALONE: (("damped", 3e-4),),
+    FIRST + PLAIN: (("last", 1e-3),),
+    ALONE + PLAIN: (("last", 1e-3),),
+}
 """More of them, tried with the first seed alone."""
 
 
@@ -164,19 +179,28 @@ def mixed(names: Sequence[str], steps: int, **changes: Any) -> TrainConfig:
     return replace(small, data=data, model=model, fit=fit, fit_grid=False, **changes)
 
 
-def few_shot(how: str, *, rate: float = 0.0, seed: int = 42) -> TrainConfig:
+def few_shot(
+    how: str, *, rate: float = 0.0, seed: int = 42, start: Residual = "damped", taxis: Path | None = None
+) -> TrainConfig:
     """Return a run of `few-shot`.
 
     Args:
-        how: `days and others`, `others first`, `days alone` or `zero-shot`.
+        how: `days and others`, `others first`, `hourly taxis first`, `days alone` or `zero-shot`.
         rate: learning rate; 0 takes that of the preset.
         seed: of weights and order.
+        start: what forecasts add to.
+        taxis: file of the hourly taxis, to train on in place of all others.
     """
-    days, alone = 0.0 if how == "zero-shot" else float(DAYS), how in ("days alone", FIRST)
+    days, alone = 0.0 if how == "zero-shot" else float(DAYS), how in (ALONE, FIRST, HOURLY)
     chosen = FewShotConfig(target=PLACES[TARGET]["source"][0], days=days, others=not alone)
     names = (TARGET,) if alone else (TARGET, *OTHERS)
-    config = mixed(names, STEPS[how], few_shot=chosen, seed=seed)
-    return replace(config, optimiser=replace(config.optimiser, learning_rate=rate or config.optimiser.learning_rate))
+    config = mixed(names, STEPS[how], few_shot=chosen, seed=seed, taught_samples=TAUGHT if how == HOURLY else 0)
+    head = replace(config.model.prediction_head, residual=start)
+    if taxis is not None:
+        source = (PLACES[TARGET]["source"][0], str(taxis))
+        config = replace(config, data=replace(config.data, source=source, start="", step=""))
+    optimiser = replace(config.optimiser, learning_rate=rate or config.optimiser.learning_rate)
+    return replace(config, model=replace(config.model, prediction_head=head), optimiser=optimiser)
 
 
 def plain_few_shot(how: str, taxis: Path, *, rate: float = 0.0, seed: int = 42) -> TrainConfig:
@@ -188,10 +212,9 @@ def plain_few_shot(how: str, taxis: Path, *, rate: float = 0.0, seed: int = 42) 
         rate: learning rate; 0 takes that of the preset.
         seed: of weights and order.
     """
-    config = _from_persistence(few_shot(how, rate=rate, seed=seed), steps=PLAIN_STEPS)
-    source = (PLACES[TARGET]["source"][0], *([str(taxis)] if how == "zero-shot" else []))
-    return replace(config, data=replace(config.data, source=source, start="", step=""),
-                   fit=replace(config.fit, evaluate_every=5 if how != "zero-shot" else 2),
+    config = few_shot(how, rate=rate, seed=seed, taxis=taxis if how == "zero-shot" else None)
+    config = _from_persistence(config, steps=PLAIN_STEPS)
+    return replace(config, fit=replace(config.fit, evaluate_every=5 if how != "zero-shot" else 2),
                    fresh_head=how == FIRST)  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from stcore.configuration import from_plain, read_toml
 from stcore.grids import GridSeries
+from stcore.training.checkpoint import load_checkpoint
 from vlm4st.config import TrainConfig
 from vlm4st.predict import Forecaster
 from vlm4st.timestamps import as_clock
@@ -266,7 +267,8 @@ def test_a_run_may_take_all_but_the_head_of_another(source: Path, tmp_path: Path
 
 
 def test_weights_of_a_run_on_other_data_start_from_what_lasts_in_these(source: Path, tmp_path: Path) -> None:
-    """A run on the same data goes on with the shares that were learnt, one on others with those that fit them."""
+    """A run on the same data goes on with the shares that were learnt, one on others with those that fit them, or with
+    what was learnt beside these, as if it came from some samples more."""
     shares = "model/prediction_head.shares"
     words = (*SMALL, "--model.prediction-head.residual", "damped")
     assert run("train", *words, "--data", source, "--run", tmp_path / "first") == 0
@@ -283,6 +285,11 @@ def test_weights_of_a_run_on_other_data_start_from_what_lasts_in_these(source: P
     assert float((others[shares] - learnt).abs().max()) > 1e-4
     queries = "model/prediction_head.horizon_queries"
     torch.testing.assert_close(others[queries], same[queries])
+    assert run("train", *still, "--data", other, "--taught-samples", 50, "--run", tmp_path / "beside") == 0
+    beside = load_checkpoint(tmp_path / "beside/checkpoints/best.safetensors")
+    samples = beside.metadata["sources"][0]["trained"]
+    expected = (samples * fresh[shares] + 50 * learnt) / (samples + 50)
+    torch.testing.assert_close(beside.tensors[shares], expected, atol=1e-6, rtol=1e-4)
 
 
 def test_few_shot_over_all_targets_and_its_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -382,7 +389,7 @@ def test_frozen_weights_that_are_others_are_refused(
 ) -> None:
     import shutil
 
-    from stcore.training.checkpoint import load_checkpoint, save_checkpoint
+    from stcore.training.checkpoint import save_checkpoint
 
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)

@@ -191,6 +191,11 @@ def test_linear_residual_starts_from_the_map_that_fits_best() -> None:
     future = torch.einsum("ht,btrc->bhrc", truth, history)
     start_fitted(damped, batches, LossConfig())
     torch.testing.assert_close(damped.prediction_head.carried(history), future, atol=1e-2, rtol=1e-2)
+    taught = torch.tensor([[0.7], [-0.2]])
+    damped.prediction_head.start_from(taught)
+    start_fitted(damped, batches, LossConfig(), taught=120)
+    mean = (40 * truth[:, -1:] + 120 * taught) / 160
+    torch.testing.assert_close(damped.prediction_head.started(), mean, atol=1e-2, rtol=1e-2)
 
 
 def test_errors_count_masked_cells_only() -> None:

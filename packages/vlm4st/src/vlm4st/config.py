@@ -162,6 +162,9 @@ class TrainConfig:
     fresh_head: bool = False
     """Of the weights that a run starts from (`--init-from`) take all but the head, which maps features to cells: those
     of other data sets are others."""
+    taught_samples: int = 0
+    """Samples that what lasts of frames in other data (`--init-from`) counts for beside that of the data at hand, where
+    a start is fitted (`residual` damped or linear); 0 fits it to these alone."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     compile: bool = False
@@ -170,6 +173,7 @@ class TrainConfig:
     """Seed of weights, order and everything drawn."""
 
     def __post_init__(self) -> None:
+        require(self.taught_samples >= 0, "taught-samples", self.taught_samples, "0 or more")
         if self.fit.ema_decay and (self.backbone.shard or self.backbone.storage == "bf16"):
             raise UserError(f"fit.ema-decay: {self.fit.ema_decay}; expected 0 with backbone.shard and backbone.storage "
                             "bf16, which keep no average of the weights")  # fmt: skip

@@ -2,7 +2,8 @@
 fit the training samples best.
 
 What lasts of a frame is the data's own, not the model's: weights that other data have taught start from it as fresh
-ones do, and of several data sets it is that of the target where something of it is trained on.
+ones do, and of several data sets it is that of the target where something of it is trained on. But a few days say
+little of it; where other data are alike, what they have taught may count as if it came from some samples more.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _trained(sources: Sequence[Source]) -> list[Source]:
     return [source for source in sources if len(source.training)]
 
 
-def start_fitted(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
+def start_fitted(model: VLM4ST, batches: Mixture, loss: LossConfig, *, taught: int = 0) -> None:
     """Let a model that adds to shares or to a linear map of the history start from those that fit training samples
     best.
 
@@ -55,6 +56,7 @@ def start_fitted(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
         model: its shares or its map are set, where it has them.
         batches: of what it is fitted to (`fitted_on`).
         loss: what is minimised.
+        taught: samples that the start which the model has counts for, in the mean of both.
     """
     head = model.prediction_head
     if not head.fits:
@@ -69,7 +71,11 @@ def start_fitted(model: VLM4ST, batches: Mixture, loss: LossConfig) -> None:
         root = (loss.mse_weight + 0.5 * loss.mae_weight / error.clamp_min(least)).sqrt()
         each = [_ridge(x * weight, lead * weight) for weight, lead in zip(root, y[:, None], strict=True)]
         found = torch.cat(each, dim=1)
-    head.start_from(found.mT)
+    found = found.mT
+    if taught:
+        samples = sum(len(ids) for ids in batches.order(0))
+        found = (samples * found + taught * head.started().to(found)) / (samples + taught)
+    head.start_from(found)
 
 
 def _pairs(batches: Mixture, *, lags: int) -> tuple[Float64[Tensor, "lag cell"], Float64[Tensor, "lead cell"]]:

@@ -87,7 +87,9 @@ def train(
     if start is not None:
         _load(objective, start, fresh_head=config.fresh_head)
     if checkpoint is None and (start is None or config.fresh_head or taught_by_others(start, sources)):
-        start_fitted(model, training_batches(fitted_on(sources), config.data, seed=config.seed), config.loss)
+        taught = 0 if start is None or config.fresh_head else config.taught_samples
+        start_fitted(model, training_batches(fitted_on(sources), config.data, seed=config.seed), config.loss,
+                     taught=taught)  # fmt: skip
     optimiser = make_optimiser(objective, config)
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     directory = directory or new_run(run, config, package="vlm4st", preset=preset, accelerator=accelerator)

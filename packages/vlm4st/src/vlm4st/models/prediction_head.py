@@ -148,6 +148,14 @@ class PredictionHead(nn.Module):
             elif self.shares is not None:
                 self.shares.copy_((1.0 - weights[:, -1]) / PACE)
 
+    def started(self) -> Float[Tensor, "horizon known"]:
+        """Return the weights of the last known frames that forecasts hold, `fits` of them."""
+        if self.carry is not None:
+            return self.carry.detach()
+        if self.shares is None:
+            return self.horizon_queries.new_zeros(self.horizon, 0)
+        return 1.0 - PACE * self.shares.detach()[:, None]
+
     def _decoded(self, embeddings: Float[Tensor, "batch token vlm"]) -> Volume:
         """Return features of each future frame's cells out of the tokens."""
         queries = repeat(self.horizon_queries, "1 horizon dim -> batch horizon dim", batch=embeddings.shape[0])
