@@ -6,10 +6,10 @@ the data. Budgets were chosen on the validation part (`trials`). Four questions,
 
 - `headline`: the preset `small`, three seeds, beside the naive forecasts fitted on the same training part, and beside
   itself before training, when it is what is usual and a fitted map of the history;
-- `few-shot`: three days of bikes with all of the other grids, at once or these first, or taxis by the hour first, beside
-  the three days alone (chosen on the validation part like everything else, so trained to their own best) and beside no
-  bikes at all; and on values as they are, from persistence on, as published: hourly taxis first, of which all but the
-  head is taken, beside the three days alone;
+- `few-shot`: three days of bikes with all of the other grids, at once or these first, or taxis by the hour first,
+  beside the three days alone (chosen on the validation part like everything else, so trained to their own best) and
+  beside no bikes at all; and on values as they are, from persistence on, as published: hourly taxis first, of which all
+  but the head is taken, beside the three days alone;
 - `adapters`: a backbone trained on the other grids and then frozen, with each kind of adapter on bikes; without
   adapters, from scratch; and without each part of the model. Values as they are, from persistence on: beside what is
   usual and a fitted start (MAE 3.598) nothing that 120 steps could find told them apart;
