@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vlm4st.models.configs import DixConfig
-from vlm4st.models.encoder import Encoder
+from vlm4st.models.encoder import Encoder, fast_attention
 
 Map = Float[Tensor, "batch time height width dim"]
 Token = Float[Tensor, "batch dim"]
@@ -122,7 +122,9 @@ class CrossEncoder(nn.Module):
         return Encoded(self.norm(self._fuse(to_space[1], to_time[1]) + temporal + spatial), cls)
 
     def _ask(self, attention: nn.MultiheadAttention, cls: Tensor, query: Tensor, memory: Tensor) -> Tensor:
-        return attention(with_first(cls, query), memory, memory, need_weights=False)[0]
+        query = with_first(cls, query)
+        with fast_attention(query):
+            return attention(query, memory, memory, need_weights=False)[0]
 
     def _fuse(self, to_space: Tensor, to_time: Tensor) -> Map:
         """Apply the fusion to both features side by side, without spreading either over the other's axes first."""

@@ -26,15 +26,16 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0.0:
             return input
         if input.device.type != "cpu" or torch.compiler.is_compiling():
-            return F.dropout(input, self.p, training=True)
-        return cheap_dropout(input, self.p)
+            return F.dropout(input, self.p, training=True, inplace=self.inplace)
+        return cheap_dropout(input, self.p, inplace=self.inplace)
 
 
-def cheap_dropout(values: Tensor, rate: float) -> Tensor:
-    """Drop values at a rate that is rounded to 1/65536."""
+def cheap_dropout(values: Tensor, rate: float, *, inplace: bool = False) -> Tensor:
+    """Drop values at a rate that is rounded to 1/65536, on request in the memory of the values."""
     level = min(round(rate * LEVELS), LEVELS - 1)
     scales = kept_values(values.shape, level).mul_(LEVELS / (LEVELS - level))
-    return values * scales.to(values.dtype)
+    scales = scales.to(values.dtype)
+    return values.mul_(scales) if inplace else values * scales
 
 
 def kept_values(shape: torch.Size, level: int) -> Tensor:
@@ -51,4 +52,4 @@ def make_cheap(module: nn.Module) -> None:
     for part in list(module.modules()):
         for name, child in part.named_children():
             if type(child) is nn.Dropout:
-                setattr(part, name, Dropout(child.p))
+                setattr(part, name, Dropout(child.p, child.inplace))

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from vlm4st.models.configs import Norm
+from vlm4st.models.linear import linear
 
 Tokens = Float[Tensor, "sequence token dim"]
+
+FEW = 16
+"""Tokens up to which attention on a processor is faster written out than in blocks."""
+ANY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
 
 
 class EncoderLayer(nn.Module):
@@ -37,21 +44,34 @@ class EncoderLayer(nn.Module):
         self.linear1, self.linear2 = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
+        self.inner_dropout = nn.Dropout(dropout, inplace=True)  # nobody else reads what it is given
 
     def forward(self, x: Tokens) -> Tokens:
         """Return the tokens after the layer."""
         x = x + self.dropout(self.attend(self.norm1(x)))
-        inner = self.dropout(F.gelu(self.linear1(self.norm2(x))))
+        inner = self.inner_dropout(F.gelu(self.linear1(self.norm2(x))))
         return x + self.dropout(self.linear2(inner))
 
     def attend(self, x: Tokens) -> Tokens:
         """Let every token attend to all of its sequence."""
-        joint = F.linear(x, self.self_attn.in_proj_weight, self.self_attn.in_proj_bias)
+        joint = linear(x, self.self_attn.in_proj_weight, self.self_attn.in_proj_bias)
         query, key, value = rearrange(joint, "sequence token (part head dim) -> part sequence head token dim",
                                       part=3, head=self.heads)  # fmt: skip
         rate = self.attention_dropout if self.training else 0.0
-        found = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
-        return self.self_attn.out_proj(rearrange(found, "sequence head token dim -> sequence token (head dim)"))
+        with fast_attention(query):
+            found = F.scaled_dot_product_attention(query, key, value, dropout_p=rate)
+        joint = rearrange(found, "sequence head token dim -> sequence token (head dim)")
+        return linear(joint, self.self_attn.out_proj.weight, self.self_attn.out_proj.bias)
+
+
+def fast_attention(queries: Tensor) -> AbstractContextManager[object]:
+    """Choose how torch computes attention.
+
+    Args:
+        queries: of shape (..., token, dim).
+    """
+    few = queries.shape[-2] <= FEW and queries.device.type == "cpu"
+    return sdpa_kernel([SDPBackend.MATH] if few else ANY)
 
 
 class Encoder(nn.Module):

@@ -53,4 +53,6 @@ class GateFusion(nn.Module):
         maps = (temporal, spatial, cross, given)
         branches = torch.stack([project(each) for project, each in zip(self.branch_projs, maps, strict=True)], dim=-2)
         gates = F.softmax(self.gate_network(branches.flatten(-2)).float(), dim=-1)
-        return Fused(self.output_proj((branches * gates[..., None].to(branches.dtype)).sum(-2)), gates)
+        # The weighted sum as a product of matrices, so that no weighted copy of the branches is held.
+        total = gates[..., None, :].to(branches.dtype) @ branches
+        return Fused(self.output_proj(total.squeeze(-2)), gates)

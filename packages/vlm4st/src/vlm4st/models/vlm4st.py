@@ -23,6 +23,7 @@ from vlm4st.models.dropout import make_cheap
 from vlm4st.models.encoder import Encoder
 from vlm4st.models.format_transformer import FormatTransformer
 from vlm4st.models.gate_fusion import GateFusion
+from vlm4st.models.linear import make_linear
 from vlm4st.models.prediction_head import PredictionHead, forecast_loss
 from vlm4st.models.prompt_forge import Prompt, PromptForge, no_patterns
 
@@ -68,6 +69,7 @@ class VLM4ST(nn.Module):
         self.vlm_module = Backbone(sizes, ablation)
         self.prediction_head = PredictionHead(sizes)
         make_cheap(self)
+        make_linear(self)
         if load_backbone and sizes.vlm.pretrained_path is not None:
             from vlm4st.convert.backbone import load_backbone as load
 
