@@ -9,9 +9,17 @@ from torch.nn import functional as F
 from vlm4st_models import batch, calm, made
 
 from vlm4st.models import linear as module
-from vlm4st.models.linear import Linear, linear, make_linear
+from vlm4st.models.linear import Linear, is_faster, linear, make_linear
 
-pytestmark = pytest.mark.skipif(not module.AVAILABLE, reason="this torch has no such operation")
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this torch has no such operation"
+)
+
+
+@pytest.fixture(autouse=True)
+def _anywhere(monkeypatch):
+    """Take the way around on every processor."""
+    monkeypatch.setattr(module, "is_faster", lambda: True)
 
 
 def drawn(*shape: int) -> torch.Tensor:
@@ -51,6 +59,15 @@ def test_what_it_is_not_for_is_left_to_torch(monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         half = linear(drawn(3, 4), drawn(5, 4))
     assert (small.dtype, double.dtype, half.dtype) == (torch.float32, torch.float64, torch.bfloat16)
+
+
+@pytest.mark.parametrize(("said", "faster"), [("AuthenticAMD", True), ("GenuineIntel", False), (None, False)])
+def test_only_where_it_was_measured(monkeypatch, tmp_path, said, faster):
+    place = tmp_path / "cpuinfo"
+    if said:
+        place.write_text(f"vendor_id\t: {said}\n")
+    monkeypatch.setattr(module, "PROCESSOR", place)
+    assert is_faster.__wrapped__() == faster
 
 
 def test_layers_keep_parameters_and_names():

@@ -1,9 +1,9 @@
-"""Linear layers whose products are oneDNN's on a processor, where torch takes MKL's.
+"""Linear layers whose products are oneDNN's on processors by AMD, where torch takes MKL's.
 
 Most of a step of training is spent in such products, and on AMD's processors MKL needs a fifth to a third more time for
 them than oneDNN, which is part of the same torch. Only layers' outputs and the gradients of their inputs are computed
-by it: for those of weights MKL is as fast. Elsewhere than on a processor, at other precisions, for small products and
-in compiled graphs, it is torch's own layer.
+by it: for those of weights MKL is as fast. On other processors, where nobody has measured it, at other precisions, for
+small products and in compiled graphs, it is torch's own layer.
 
 The operation is the one that torch's compiler calls for such layers. It has no public name, so a torch without it is
 served by torch's own layer as well.
@@ -11,6 +11,8 @@ served by torch's own layer as well.
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +23,8 @@ from torch.nn import functional as F
 
 WORTH = 1 << 20
 """Multiplications from which the way around is worth its cost."""
-AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-"""Whether this torch has the operation."""
+PROCESSOR = Path("/proc/cpuinfo")
+"""Where Linux says whose the processor is."""
 
 
 class Linear(nn.Linear):
@@ -75,10 +77,18 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _worth_it(x: Tensor, weight: Tensor) -> bool:
     return (
-        AVAILABLE
-        and not torch.compiler.is_compiling()  # first of all: sizes may be unknown there
+        not torch.compiler.is_compiling()  # first of all: sizes may be unknown there
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * weight.shape[0] >= WORTH
         and not torch.is_autocast_enabled("cpu")
+        and is_faster()
     )
+
+
+@cache
+def is_faster() -> bool:
+    """Return whether this torch has the operation, and this processor is one of those that it was measured on."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return False
+    return PROCESSOR.is_file() and "AuthenticAMD" in PROCESSOR.read_text()
