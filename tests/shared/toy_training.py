@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from stcore.sampling import Indices, length_batches, random_stream
 from stcore.training.checkpoint import load_checkpoint
 from stcore.training.config import LoopConfig
-from stcore.training.loop import FitResult, Loss, RateByEpoch, Select, StepContext, fit
+from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
+from stcore.training.rates import RateByEpoch
 from stcore.training.run import Run, find_checkpoint
 
 CONFIG = LoopConfig(epochs=2, checkpoint_every=1, log_every=2, clip_norm=1.0, ema_decay=0.9)

@@ -17,7 +17,7 @@ from toy_training import CONFIG, ToyBatches, fingerprint, toy_evaluate, toy_step
 
 from stcore.errors import Diverged, Interrupted, UserError
 from stcore.training.checkpoint import load_checkpoint
-from stcore.training.loop import Loss, StepContext
+from stcore.training.loop import FitResult, Loss, StepContext
 from stcore.training.run import Run
 
 
@@ -158,3 +158,15 @@ def test_two_trainings_in_one_process_equal_each_other(tmp_path: Path) -> None:
     torch.manual_seed(99)
     train_toy(tmp_path / "two")
     assert fingerprint(tmp_path / "one") == fingerprint(tmp_path / "two")
+
+
+def test_how_it_ended_in_words_and_values(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", package="toy", preset="toy", config={})
+    early, unjudged = FitResult(run, 120, 3, 0.25, True), FitResult(run, 8, 1, None, False)
+    assert early.words("val/loss", "protocol paper") == (
+        f"stopped early after 3 epochs (120 steps), best val/loss 0.25, protocol paper, run: {run.folder}"
+    )
+    assert unjudged.words("val/loss") == f"done after 1 epochs (8 steps), run: {run.folder}"
+    assert early.data() == {
+        "run": str(run.folder), "step": 120, "epochs": 3, "best": 0.25, "stopped_early": True
+    }  # fmt: skip

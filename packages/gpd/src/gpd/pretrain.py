@@ -28,8 +28,9 @@ from stcore.graphs import GraphSeries
 from stcore.sampling import derive_seed
 from stcore.training.checkpoint import Checkpoint
 from stcore.training.config import LoopConfig
-from stcore.training.loop import RateByEpoch, Select, fit
+from stcore.training.loop import Select, fit
 from stcore.training.ranks import make_accelerator
+from stcore.training.rates import RateByEpoch
 from stcore.training.run import load_for_resume
 from stcore.training.starting import new_run
 

@@ -44,11 +44,7 @@ def train(options: StageOptions) -> Outcome:
     """Do `gpd train`: the diffusion model."""
     pipeline = begin(options)
     result = pipeline.train()
-    best = "" if result.best is None else f", best {result.best:.4g}"
-    how = "stopped early" if result.stopped_early else "done"
-    data = {"run": str(pipeline.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
-            "stopped_early": result.stopped_early}  # fmt: skip
-    return Outcome(f"{how} after {result.step} steps{best}, run: {pipeline.run.folder}", data)
+    return Outcome(result.words("val/loss"), result.data())
 
 
 def generate(options: LaterOptions) -> Outcome:

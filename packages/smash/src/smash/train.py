@@ -24,8 +24,9 @@ from stcore.readers import read_event_parts
 from stcore.sampling import derive_seed, sorted_batches
 from stcore.splits import Parts
 from stcore.training.checkpoint import Checkpoint, load_checkpoint
-from stcore.training.loop import FitResult, Loss, RateByEpoch, Select, StepContext, fit
+from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator, share_path, sum_over_ranks, world_size
+from stcore.training.rates import RateByEpoch
 from stcore.training.run import Run, load_for_resume
 
 
@@ -92,11 +93,7 @@ def command(options: TrainOptions) -> Outcome:
     name = options.preset or ("custom" if options.config else DEFAULT_PRESET)
     result = train(config, run=options.run, resume=options.resume, init_from=options.init_from, preset=name,
                    device=options.device, quiet=options.quiet)  # fmt: skip
-    best = "not evaluated" if result.best is None else f"best val/loss {result.best:.5f}"
-    how = "stopped early" if result.stopped_early else "done"
-    data = {"run": str(result.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
-            "stopped_early": result.stopped_early}  # fmt: skip
-    return Outcome(f"{how} after {result.epoch} epochs ({result.step} steps), {best}; run: {result.run.folder}", data)
+    return Outcome(result.words("val/loss"), result.data())
 
 
 class Step:

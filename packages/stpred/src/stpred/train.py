@@ -28,6 +28,7 @@ from stcore.training.forwarded import Forwarded
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.memory_layout import put_channels_last
 from stcore.training.ranks import make_accelerator
+from stcore.training.rates import RateOfTime
 from stcore.training.run import load_for_resume
 from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from stpred.config import TrainConfig
@@ -102,11 +103,7 @@ def command(options: TrainOptions) -> Outcome:
     preset = options.preset or (DEFAULT_PRESET if options.config is None else "custom")
     result = train(options.settings, run=options.run, resume=options.resume, init_from=options.init_from,
                    preset=preset, device=options.device, quiet=options.quiet)  # fmt: skip
-    best = "" if result.best is None else f"best val/mse {result.best:.4g} per frame, "
-    how = "stopped early" if result.stopped_early else "done"
-    data = {"run": str(result.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
-            "stopped_early": result.stopped_early}  # fmt: skip
-    return Outcome(f"{how} after {result.epoch} epochs ({result.step} steps), {best}run: {result.run.folder}", data)
+    return Outcome(result.words("val/mse per frame"), result.data())
 
 
 class Objective(Forwarded):
@@ -145,11 +142,12 @@ class Step:
         return torch.cat([row for row in rows if row is not None])
 
 
-class Rates:
+class Rates(RateOfTime):
     """The learning rate, a function of step or epoch alone; nothing has to be remembered."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, batches: int) -> None:
-        self._optimiser, self._config = optimiser, config
+        super().__init__(optimiser)
+        self._config = config
         per_epoch = -(-batches // config.fit.accumulate)
         self._total = min(config.fit.epochs * per_epoch, config.fit.max_steps or config.fit.epochs * per_epoch)
         if config.schedule.kind == "one-cycle":
@@ -158,28 +156,15 @@ class Rates:
     def epoch_start(self, epoch: int) -> None:
         config = self._config
         if config.schedule.kind == "cosine":
-            self._set(cosine(epoch, lr=config.optimiser.learning_rate, epochs=config.fit.epochs,
-                             warmup_epochs=config.schedule.warmup_epochs))  # fmt: skip
+            self.set_rate(cosine(epoch, lr=config.optimiser.learning_rate, epochs=config.fit.epochs,
+                                 warmup_epochs=config.schedule.warmup_epochs))  # fmt: skip
 
     def step_end(self, step: int) -> None:
         config = self._config
         if config.schedule.kind == "one-cycle":
             rate = one_cycle(step, max_lr=config.optimiser.learning_rate, total_steps=self._total,
                              warmup=config.schedule.warmup, final_divisor=config.schedule.final_divisor)  # fmt: skip
-            self._set(rate)
-
-    def evaluated(self, value: float) -> None:
-        """Do nothing: the rate does not depend on results."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
-
-    def _set(self, rate: float) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            self.set_rate(rate)
 
 
 class Validation:

@@ -26,6 +26,7 @@ from stcore.training.checkpoint import Checkpoint
 from stcore.training.forwarded import Forwarded
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator
+from stcore.training.rates import RateOfTime
 from stcore.training.run import load_for_resume
 from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from svq.config import LossConfig, TrainConfig
@@ -111,12 +112,8 @@ def command(options: TrainOptions) -> Outcome:
     preset = options.preset or (DEFAULT_PRESET if options.config is None else "custom")
     result = train(options.settings, run=options.run, resume=options.resume, init_from=options.init_from,
                    preset=preset, device=options.device, quiet=options.quiet)  # fmt: skip
-    best = "" if result.best is None else f"best val/loss {result.best:.4g}, "
-    how = "stopped early" if result.stopped_early else "done"
-    data = {"run": str(result.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
-            "stopped_early": result.stopped_early, "protocol": options.settings.protocol}  # fmt: skip
-    text = f"{how} after {result.epoch} epochs ({result.step} steps), {best}protocol {options.settings.protocol}, run: "
-    return Outcome(f"{text}{result.run.folder}", data)
+    protocol = options.settings.protocol
+    return Outcome(result.words("val/loss", f"protocol {protocol}"), {**result.data(), "protocol": protocol})
 
 
 class Objective(Forwarded):
@@ -154,11 +151,12 @@ class Step:
         return Loss(error + auxiliary, max(float(cells), 1.0), {"error": error, "auxiliary": auxiliary})
 
 
-class Rates:
+class Rates(RateOfTime):
     """The learning rate, a function of step or epoch alone; nothing has to be remembered."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, batches: int) -> None:
-        self._optimiser, self._config = optimiser, config
+        super().__init__(optimiser)
+        self._config = config
         per_epoch = -(-batches // config.fit.accumulate)
         self._total = min(config.fit.epochs * per_epoch, config.fit.max_steps or config.fit.epochs * per_epoch)
         self.step_end(0)
@@ -166,29 +164,16 @@ class Rates:
     def epoch_start(self, epoch: int) -> None:
         schedule, rate = self._config.schedule, self._config.optimiser.learning_rate
         if schedule.kind == "cosine":
-            self._set(cosine(epoch, lr=rate, epochs=self._config.fit.epochs, warmup_epochs=schedule.warmup_epochs,
-                             warmup_lr=schedule.warmup_rate, min_lr=schedule.lowest_rate))  # fmt: skip
+            self.set_rate(cosine(epoch, lr=rate, epochs=self._config.fit.epochs, warmup_epochs=schedule.warmup_epochs,
+                                 warmup_lr=schedule.warmup_rate, min_lr=schedule.lowest_rate))  # fmt: skip
 
     def step_end(self, step: int) -> None:
         schedule, rate = self._config.schedule, self._config.optimiser.learning_rate
         if schedule.kind == "one-cycle":
             now = one_cycle(step, max_lr=rate, total_steps=self._total, final_divisor=schedule.final_divisor)
-            self._set(now.lr, now.beta1)
-
-    def evaluated(self, value: float) -> None:
-        """Do nothing: the rate does not depend on results."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
-
-    def _set(self, rate: float, beta1: float | None = None) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-            if beta1 is not None:
-                group["betas"] = (beta1, group["betas"][1])
+            self.set_rate(now.lr)
+            for group in self._optimiser.param_groups:
+                group["betas"] = (now.beta1, group["betas"][1])
 
 
 class Validation:

@@ -18,6 +18,7 @@ from stcore.sampling import derive_seed
 from stcore.training.checkpoint import Checkpoint
 from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator
+from stcore.training.rates import RateOfTime
 from stcore.training.run import load_for_resume
 from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
 from vlm4st.backbone import FILE, Reference, check_frozen, halve, keep_in_run, reference_to, restore_frozen
@@ -128,11 +129,7 @@ def command(options: TrainOptions) -> Outcome:
     preset = options.preset or (DEFAULT_PRESET if options.config is None else "custom")
     result = train(options.settings, run=options.run, resume=options.resume, init_from=options.init_from,
                    preset=preset, device=device_of(options), quiet=options.quiet)  # fmt: skip
-    best = "" if result.best is None else f"best val/loss {result.best:.4g}, "
-    how = "stopped early" if result.stopped_early else "done"
-    data = {"run": str(result.run.folder), "step": result.step, "epochs": result.epoch, "best": result.best,
-            "stopped_early": result.stopped_early}  # fmt: skip
-    return Outcome(f"{how} after {result.epoch} epochs ({result.step} steps), {best}run: {result.run.folder}", data)
+    return Outcome(result.words("val/loss"), result.data())
 
 
 def device_of(options: Any) -> str:
@@ -235,11 +232,12 @@ def decays(name: str, parameter: Tensor) -> bool:
     return not any(part in leaf for part in UNDECAYED)
 
 
-class Rates:
+class Rates(RateOfTime):
     """The learning rate, a function of step or epoch alone; nothing has to be remembered."""
 
     def __init__(self, optimiser: torch.optim.Optimizer, config: TrainConfig, batches: Mixture) -> None:
-        self._optimiser, self._config = optimiser, config
+        super().__init__(optimiser)
+        self._config = config
         per_epoch = -(-len(batches.order(0)) // config.fit.accumulate)
         total = config.fit.epochs * per_epoch
         self._steps = min(total, config.fit.max_steps or total)
@@ -254,26 +252,19 @@ class Rates:
     def epoch_start(self, epoch: int) -> None:
         self.epoch = epoch
         if self._config.schedule.kind != "smooth":
-            self._set(epoch_rate(epoch, rate=self._config.optimiser.learning_rate, epochs=self._config.fit.epochs,
-                                 schedule=self._config.schedule))  # fmt: skip
+            self.set_rate(epoch_rate(epoch, rate=self._config.optimiser.learning_rate, epochs=self._config.fit.epochs,
+                                     schedule=self._config.schedule))  # fmt: skip
 
     def step_end(self, step: int) -> None:
         if self._config.schedule.kind == "smooth":
-            self._set(step_rate(step, rate=self._config.optimiser.learning_rate, steps=self._steps,
-                                schedule=self._config.schedule))  # fmt: skip
-
-    def evaluated(self, value: float) -> None:
-        """Do nothing: the rate does not depend on results."""
+            self.set_rate(step_rate(step, rate=self._config.optimiser.learning_rate, steps=self._steps,
+                                    schedule=self._config.schedule))  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
-
-    def _set(self, rate: float) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
 
 
 class Step:

@@ -64,29 +64,6 @@ class Schedule(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class RateByEpoch:
-    """Set the learning rate of every group at the start of an epoch, as a function of the epoch alone."""
-
-    def __init__(self, optimiser: torch.optim.Optimizer, rate: Callable[[int], float]) -> None:
-        self._optimiser, self._rate = optimiser, rate
-
-    def epoch_start(self, epoch: int) -> None:
-        for group in self._optimiser.param_groups:
-            group["lr"] = self._rate(epoch)
-
-    def step_end(self, step: int) -> None:
-        """Do nothing: the rate changes with epochs only."""
-
-    def evaluated(self, value: float) -> None:
-        """Do nothing: the rate does not depend on results."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Do nothing: there is no state."""
-
-
 @dataclass
 class Select:
     """Which evaluation is the best so far, and how many in a row were not."""
@@ -115,6 +92,23 @@ class FitResult:
     best: float | None
     """Best value of the selected metric; its weights are in `run.best`."""
     stopped_early: bool
+
+    def words(self, metric: str, *notes: str) -> str:
+        """Return this in a line for people.
+
+        Args:
+            metric: name of what was selected by.
+            notes: further facts.
+        """
+        how = "stopped early" if self.stopped_early else "done"
+        best = [] if self.best is None else [f"best {metric} {self.best:.5g}"]
+        ended = f"{how} after {self.epoch} epochs ({self.step} steps)"
+        return ", ".join([ended, *best, *notes, f"run: {self.run.folder}"])
+
+    def data(self) -> dict[str, Any]:
+        """Return this as JSON values."""
+        return {"run": str(self.run.folder), "step": self.step, "epochs": self.epoch, "best": self.best,
+                "stopped_early": self.stopped_early}  # fmt: skip
 
 
 @dataclass
