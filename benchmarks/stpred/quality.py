@@ -19,8 +19,8 @@ from benchmarks.tables import markdown, provenance
 
 from stcore.cli import run_config
 from stcore.configuration import differences
-from stcore.training.config import LoopConfig
-from stpred.config import DataConfig, DigitsConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from stcore.training.config import AdamConfig, LoopConfig
+from stpred.config import DataConfig, DigitsConfig, ScheduleConfig, TrainConfig
 from stpred.data import read_parts, series_of
 from stpred.evaluate import Report, evaluate
 from stpred.models.configs import ConvLSTMConfig, PredRNNConfig, TrajGRUConfig
@@ -57,7 +57,7 @@ def configuration(dataset: str, model: str) -> TrainConfig:
     return TrainConfig(
         data=SETS[dataset],
         model=sizes,
-        optimiser=OptimiserConfig(learning_rate=RATES[model]),
+        optimiser=AdamConfig(learning_rate=RATES[model]),
         schedule=ScheduleConfig(kind="one-cycle"),
         fit=LoopConfig(epochs=EPOCHS[dataset], clip_norm=1.0),
     )

@@ -28,8 +28,8 @@ from benchmarks.tables import markdown, provenance
 
 from stcore.cli import run_config
 from stcore.configuration import differences
-from stcore.training.config import LoopConfig
-from svq.config import DataConfig, EvaluateConfig, LossConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from stcore.training.config import AdamConfig, LoopConfig
+from svq.config import DataConfig, EvaluateConfig, LossConfig, ScheduleConfig, TrainConfig
 from svq.data import read_parts
 from svq.evaluate import Report, evaluate
 from svq.models import QuantizerConfig, SimVPConfig
@@ -112,7 +112,7 @@ def configuration(dataset: str, model: str, seed: int, trial: str = CHOSEN) -> T
         model=replace(SIZES, residual=tried.residual),
         quantizer=MODELS[model],
         loss=LossConfig(kind="mae"),
-        optimiser=OptimiserConfig(learning_rate=tried.learning_rate),
+        optimiser=AdamConfig(learning_rate=tried.learning_rate),
         schedule=ScheduleConfig(kind="one-cycle"),
         fit=LoopConfig(epochs=subject.epochs, clip_norm=1.0, ema_decay=0.99, checkpoint_every=50),
         evaluate=EvaluateConfig(stride=1),

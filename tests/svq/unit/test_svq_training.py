@@ -16,6 +16,7 @@ from stcore.frame_scaling import Scaling
 from stcore.grids import GridSeries
 from stcore.readers.weatherbench import SETS
 from stcore.splits import Parts
+from stcore.training.starting import make_adam
 from stcore.weather_paper import paper_parts
 from svq.codebook import examine
 from svq.config import DataConfig, LossConfig, TrainConfig
@@ -27,7 +28,7 @@ from svq.models.sparse import SVQ
 from svq.paper import as_published
 from svq.predict import Forecaster
 from svq.presets import DEMO
-from svq.train import Objective, Rates, Validation, error_sum, make_model, make_optimiser, train
+from svq.train import Objective, Rates, Validation, error_sum, make_model, train
 
 TINY = replace(
     DEMO, data=replace(DEMO.data, history=2, horizon=2, batch=3),
@@ -93,7 +94,7 @@ def test_the_second_loss_of_tau_is_added() -> None:
 
 def test_rates_are_those_of_the_schedules() -> None:
     one_cycle = replace(TINY, fit=replace(TINY.fit, epochs=4), optimiser=replace(TINY.optimiser, learning_rate=0.5))
-    optimiser = make_optimiser(torch.nn.Linear(1, 1), one_cycle)
+    optimiser = make_adam(torch.nn.Linear(1, 1), one_cycle.optimiser)
     rates = Rates(optimiser, one_cycle, 5)
     plain = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.OneCycleLR(plain, max_lr=0.5, total_steps=20, final_div_factor=1e4)
@@ -114,7 +115,7 @@ def test_rates_are_those_of_the_schedules() -> None:
 
 def test_frozen_parts_are_not_trained() -> None:
     frozen = replace(TINY, quantizer=replace(TINY.quantizer, freeze_codebook=True, freeze_projection=True))
-    counts = [sum(len(group["params"]) for group in make_optimiser(make_model(config, SHAPE), config).param_groups)
+    counts = [sum(len(group["params"]) for group in make_adam(make_model(config, SHAPE), config.optimiser).param_groups)
               for config in (TINY, frozen)]  # fmt: skip
     assert counts[0] - counts[1] == 5  # the codebook, and weight and bias of two layers
 

@@ -14,15 +14,9 @@ from typing import Any, Literal
 from gpd.diffusion.configs import DenoiserConfig, DiffusionConfig, SamplingConfig
 from gpd.models.configs import NodeModelConfig, NodeTrainingConfig
 from gpd.prompts.configs import SpatialPromptConfig, TemporalPromptConfig
-from stcore.errors import UserError
+from stcore.option_checks import require
 from stcore.readers.graph_options import GraphReadOptions
 from stcore.training.config import LoopConfig
-
-
-def require(condition: bool, where: str, found: object, expected: str) -> None:
-    """Raise a UserError that names the field unless the condition holds."""
-    if not condition:
-        raise UserError(f"{where}: {found!r}; expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)

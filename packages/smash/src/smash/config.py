@@ -11,14 +11,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from stcore.errors import UserError
+from stcore.option_checks import require
 from stcore.readers.options import EventReadOptions
-from stcore.training.config import LoopConfig
-
-
-def _require(condition: bool, where: str, found: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{where}: {found!r}; expected {expected}")
+from stcore.training.config import AdamConfig, LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +31,9 @@ class DataConfig(EventReadOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require(self.batch_sequences >= 1, "data.batch-sequences", self.batch_sequences, "at least 1")
-        _require(self.batch_tokens >= 0, "data.batch-tokens", self.batch_tokens, "0 (no limit) or more")
-        _require(0.0 < self.epoch_share <= 1.0, "data.epoch-share", self.epoch_share, "a share in (0, 1]")
+        require(self.batch_sequences >= 1, "data.batch-sequences", self.batch_sequences, "at least 1")
+        require(self.batch_tokens >= 0, "data.batch-tokens", self.batch_tokens, "0 (no limit) or more")
+        require(0.0 < self.epoch_share <= 1.0, "data.epoch-share", self.epoch_share, "a share in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,16 +74,14 @@ class DensityConfig:
     def __post_init__(self) -> None:
         for name, least in (("units", 1), ("grid", 32), ("knots", 2), ("mark_knots", 2), ("speeds", 1), ("recent", 0),
                             ("background", 1), ("free", 0)):  # fmt: skip
-            _require(getattr(self, name) >= least, f"model.density.{name}", getattr(self, name), f"at least {least}")
-        _require(0.0 <= self.dropout < 1.0, "model.density.dropout", self.dropout, "a share in [0, 1)")
+            require(getattr(self, name) >= least, f"model.density.{name}", getattr(self, name), f"at least {least}")
+        require(0.0 <= self.dropout < 1.0, "model.density.dropout", self.dropout, "a share in [0, 1)")
         for name in ("bandwidth", "smallest_width"):
-            _require(0.0 < getattr(self, name) <= 1.0, f"model.density.{name}", getattr(self, name), "in (0, 1]")
+            require(0.0 < getattr(self, name) <= 1.0, f"model.density.{name}", getattr(self, name), "in (0, 1]")
         for name in ("periods", "profiles", "recent_widths"):
             values: tuple[float, ...] = getattr(self, name)
-            _require(
-                all(0.0 < value < math.inf for value in values), f"model.density.{name}", values, "numbers above 0"
-            )
-        _require(len(self.recent_widths) > 0, "model.density.recent_widths", self.recent_widths, "one or more")
+            require(all(0.0 < value < math.inf for value in values), f"model.density.{name}", values, "numbers above 0")
+        require(len(self.recent_widths) > 0, "model.density.recent_widths", self.recent_widths, "one or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +117,10 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("width", "layers", "heads", "key_width", "value_width", "units"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for name in ("feed_forward_width", "recurrent_width"):
-            _require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "0 (automatic) or more")
-        _require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "a share in [0, 1)")
+            require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "0 (automatic) or more")
+        require(0.0 <= self.dropout < 1.0, "model.dropout", self.dropout, "a share in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +134,7 @@ class NoiseConfig:
 
     def __post_init__(self) -> None:
         for name in ("sigma_time", "sigma_location"):
-            _require(0.0 < getattr(self, name) <= 10.0, f"noise.{name}", getattr(self, name), "a number in (0, 10]")
+            require(0.0 < getattr(self, name) <= 10.0, f"noise.{name}", getattr(self, name), "a number in (0, 10]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,14 +153,14 @@ class LossConfig:
     """Let the smoothed label weights sum to one; the original's sum to 1 - smoothing / K."""
 
     def __post_init__(self) -> None:
-        _require(self.perturbations >= 1, "loss.perturbations", self.perturbations, "at least 1")
+        require(self.perturbations >= 1, "loss.perturbations", self.perturbations, "at least 1")
         for name in ("mark_weight", "location_weight"):
-            _require(0.0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "a number, 0 or more")
-        _require(0.0 <= self.smoothing < 1.0, "loss.smoothing", self.smoothing, "a share in [0, 1)")
+            require(0.0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "a number, 0 or more")
+        require(0.0 <= self.smoothing < 1.0, "loss.smoothing", self.smoothing, "a share in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
+class OptimiserConfig(AdamConfig):
     """AdamW with a linear warm-up and a linear decay, set once per epoch."""
 
     learning_rate: float = 1e-3
@@ -176,27 +169,20 @@ class OptimiserConfig:
     """Learning rate the decay aims at after `fit.epochs` epochs."""
     warmup_epochs: int = 5
     """Epochs of linear warm-up."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
     beta2: float = 0.99
     """Decay of the second moment."""
     weight_decay: float = 0.01
     """Decoupled weight decay."""
 
     def __post_init__(self) -> None:
-        _require(0.0 < self.learning_rate < 10.0, "optimiser.learning-rate", self.learning_rate, "a number in (0, 10)")
-        _require(
+        super().__post_init__()
+        require(
             0.0 <= self.final_learning_rate <= self.learning_rate,
             "optimiser.final-learning-rate",
             self.final_learning_rate,
             f"between 0 and learning-rate {self.learning_rate}",
         )
-        _require(self.warmup_epochs >= 0, "optimiser.warmup-epochs", self.warmup_epochs, "0 or more")
-        for name in ("beta1", "beta2"):
-            _require(0.0 <= getattr(self, name) < 1.0, f"optimiser.{name}", getattr(self, name), "a share in [0, 1)")
-        _require(
-            0.0 <= self.weight_decay < math.inf, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more"
-        )
+        require(self.warmup_epochs >= 0, "optimiser.warmup-epochs", self.warmup_epochs, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,13 +217,13 @@ class SamplerConfig:
 
     def __post_init__(self) -> None:
         for name in ("samples", "langevin_steps", "stage_steps"):
-            _require(getattr(self, name) >= 1, f"sampler.{name}", getattr(self, name), "at least 1")
-        _require(self.grid_size >= 16, "sampler.grid-size", self.grid_size, "at least 16")
-        _require(0.0 < self.location_step < 4.0, "sampler.location-step", self.location_step, "a number in (0, 4)")
-        _require(0.0 < self.langevin_step <= 1.0, "sampler.langevin-step", self.langevin_step, "a number in (0, 1]")
-        _require(self.location_steps >= 0, "sampler.location-steps", self.location_steps, "0 (automatic) or more")
-        _require(self.refine_steps >= 0, "sampler.refine-steps", self.refine_steps, "0 or more")
-        _require(self.chunk_events >= 0, "sampler.chunk-events", self.chunk_events, "0 (automatic) or more")
+            require(getattr(self, name) >= 1, f"sampler.{name}", getattr(self, name), "at least 1")
+        require(self.grid_size >= 16, "sampler.grid-size", self.grid_size, "at least 16")
+        require(0.0 < self.location_step < 4.0, "sampler.location-step", self.location_step, "a number in (0, 4)")
+        require(0.0 < self.langevin_step <= 1.0, "sampler.langevin-step", self.langevin_step, "a number in (0, 1]")
+        require(self.location_steps >= 0, "sampler.location-steps", self.location_steps, "0 (automatic) or more")
+        require(self.refine_steps >= 0, "sampler.refine-steps", self.refine_steps, "0 or more")
+        require(self.chunk_events >= 0, "sampler.chunk-events", self.chunk_events, "0 (automatic) or more")
 
 
 @dataclass(frozen=True, kw_only=True)

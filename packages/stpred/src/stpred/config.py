@@ -8,12 +8,12 @@ Standard library only, so that reading or checking a configuration never imports
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from stcore.option_checks import require
 from stcore.readers.grid_options import GridReadOptions
-from stcore.training.config import LoopConfig
+from stcore.training.config import AdamConfig, LoopConfig
 from stpred.models import configs as models
 from stpred.models.configs import (
     ConvLSTMConfig,
@@ -26,7 +26,6 @@ from stpred.models.configs import (
     PredRNNppConfig,
     PredRNNv2Config,
     TrajGRUConfig,
-    require,
 )
 
 ModelChoice = (
@@ -91,28 +90,6 @@ class DataConfig(GridReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """Adam."""
-
-    learning_rate: float = 1e-3
-    """Learning rate, or the highest one where it changes."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.999
-    """Decay of the second moment."""
-    weight_decay: float = 0.0
-    """Decay of the weights, added to the gradient."""
-
-    def __post_init__(self) -> None:
-        good = 0.0 < self.learning_rate < 10.0
-        require(good, "optimiser.learning-rate", self.learning_rate, "a number in (0, 10)")
-        for name in ("beta1", "beta2"):
-            require(0.0 <= getattr(self, name) < 1.0, f"optimiser.{name}", getattr(self, name), "a share in [0, 1)")
-        good = 0.0 <= self.weight_decay < math.inf
-        require(good, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How the learning rate changes."""
 
@@ -151,7 +128,7 @@ class TrainConfig:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelChoice = field(default_factory=ConvLSTMConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: AdamConfig = field(default_factory=AdamConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     fit: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=100))
@@ -191,7 +168,7 @@ def _original(dataset: str, model: ModelChoice, *, rate: float, batch: int) -> T
     """Return a run of the original's `main.py`: Adam at a constant rate, up to 1000 epochs."""
     known = _SETS[dataset]
     return TrainConfig(
-        data=replace(known.data, batch=batch), model=model, optimiser=OptimiserConfig(learning_rate=rate),
+        data=replace(known.data, batch=batch), model=model, optimiser=AdamConfig(learning_rate=rate),
         evaluate=known.evaluate, fit=LoopConfig(epochs=1000), seed=2022,
     )  # fmt: skip
 
@@ -200,7 +177,7 @@ def _openstl(dataset: str, model: ModelChoice, *, rate: float, batch: int = 16, 
     """Return a run of OpenSTL's benchmark."""
     known = _SETS[dataset]
     return TrainConfig(
-        data=replace(known.published, batch=batch), model=model, optimiser=OptimiserConfig(learning_rate=rate),
+        data=replace(known.published, batch=batch), model=model, optimiser=AdamConfig(learning_rate=rate),
         schedule=ScheduleConfig(kind=known.schedule), fit=LoopConfig(epochs=known.epochs, accumulate=accumulate),
         seed=42,
     )  # fmt: skip
@@ -249,7 +226,7 @@ DEMO = TrainConfig(
         source=("digits",), generate=DigitsConfig(sequences=256, digits=1, canvas=32), history=6, horizon=6, batch=16
     ),
     model=ConvLSTMConfig(hidden=(24, 24), kernels=(5, 5), patch=4, clamp_in_loss=False),
-    optimiser=OptimiserConfig(learning_rate=3e-3),
+    optimiser=AdamConfig(learning_rate=3e-3),
     schedule=ScheduleConfig(kind="one-cycle"),
     fit=LoopConfig(epochs=12, clip_norm=1.0),
 )

@@ -30,7 +30,7 @@ from stcore.training.memory_layout import put_channels_last
 from stcore.training.ranks import make_accelerator
 from stcore.training.rates import RateOfTime
 from stcore.training.run import load_for_resume
-from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
+from stcore.training.starting import load_start, load_weights, make_adam, moving_average, new_run, require_package
 from stpred.config import TrainConfig
 from stpred.data import batches_of, frame_shape, read_parts, series_of
 from stpred.models import FrameShape, build
@@ -83,7 +83,7 @@ def train(
         load_weights(model, start)
     objective = Objective(model)
     _place(model, config)
-    optimiser = make_optimiser(objective, config)
+    optimiser = make_adam(objective, config.optimiser)
     accelerator = make_accelerator(device, config.fit.precision)
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     validate = Validation(held_back, rank=int(accelerator.process_index), ranks=int(accelerator.num_processes))
@@ -189,14 +189,6 @@ def make_model(config: TrainConfig, shape: FrameShape) -> FrameModel:
     """Return the model of a configuration, its weights a function of the seed."""
     torch.manual_seed(derive_seed(config.seed, "weights"))
     return build(config.model, shape, history=config.data.history)
-
-
-def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return Adam over the parameters that are trained."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options = config.optimiser
-    return torch.optim.Adam(parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2),
-                            weight_decay=options.weight_decay)  # fmt: skip
 
 
 def facts_of(config: TrainConfig, shape: FrameShape, train: Any, *, preset: str) -> dict[str, Any]:

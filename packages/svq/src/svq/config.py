@@ -10,16 +10,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from stcore.errors import UserError
+from stcore.option_checks import require
 from stcore.readers.grid_options import GridReadOptions
-from stcore.training.config import LoopConfig
+from stcore.training.config import AdamConfig, LoopConfig
 from svq.models.configs import QuantizerConfig, SimVPConfig
-
-
-def require(condition: bool, where: str, found: object, expected: str) -> None:
-    """Raise a UserError that names the field unless the condition holds."""
-    if not condition:
-        raise UserError(f"{where}: {found!r}; expected {expected}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,28 +69,6 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
-    """Adam."""
-
-    learning_rate: float = 1e-3
-    """Learning rate, or the highest one where it changes."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.999
-    """Decay of the second moment."""
-    weight_decay: float = 0.0
-    """Decay of the weights, added to the gradient."""
-
-    def __post_init__(self) -> None:
-        good = 0.0 < self.learning_rate < 10.0
-        require(good, "optimiser.learning-rate", self.learning_rate, "a number in (0, 10)")
-        for name in ("beta1", "beta2"):
-            require(0.0 <= getattr(self, name) < 1.0, f"optimiser.{name}", getattr(self, name), "a share in [0, 1)")
-        good = 0.0 <= self.weight_decay < math.inf
-        require(good, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
     """How the learning rate changes."""
 
@@ -142,7 +114,7 @@ class TrainConfig:
     model: SimVPConfig = field(default_factory=SimVPConfig)
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: AdamConfig = field(default_factory=AdamConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     fit: LoopConfig = field(default_factory=lambda: LoopConfig(epochs=50, patience=10))
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

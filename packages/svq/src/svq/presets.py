@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from stcore.training.config import LoopConfig
-from svq.config import DataConfig, LossConfig, OptimiserConfig, ScheduleConfig, TrainConfig
+from stcore.training.config import AdamConfig, LoopConfig
+from svq.config import DataConfig, LossConfig, ScheduleConfig, TrainConfig
 from svq.models.configs import Kind, QuantizerConfig, SimVPConfig, translator_named
 
 SVQ = QuantizerConfig()
@@ -212,7 +212,7 @@ def _config(row: _Row) -> TrainConfig:
         ),
         quantizer=row.quantizer,
         loss=LossConfig(kind=row.loss),
-        optimiser=OptimiserConfig(learning_rate=row.rate),
+        optimiser=AdamConfig(learning_rate=row.rate),
         schedule=ScheduleConfig(kind=known.schedule, warmup_epochs=row.warmup),
         fit=LoopConfig(epochs=row.epochs or known.epochs, patience=row.patience or known.patience),
     )  # fmt: skip
@@ -239,7 +239,7 @@ def _benchmark(dataset: str, translator: str) -> TrainConfig:
         ),
         quantizer=NONE,
         loss=LossConfig(kind="mse", divergence=0.1 if tau else 0.0),
-        optimiser=OptimiserConfig(learning_rate=tau_rate if tau else rate),
+        optimiser=AdamConfig(learning_rate=tau_rate if tau else rate),
         schedule=ScheduleConfig(kind=kind),
         fit=LoopConfig(epochs=epochs),
     )  # fmt: skip
@@ -251,7 +251,7 @@ DEMO = TrainConfig(
         hid_spatial=16, hid_temporal=64, depth_spatial=2, depth_temporal=3, mlp_ratio=4.0, periodic_longitude=True
     ),
     quantizer=QuantizerConfig(codebook_size=1000, middle=64, init="kaiming"),
-    optimiser=OptimiserConfig(learning_rate=5e-3),
+    optimiser=AdamConfig(learning_rate=5e-3),
     schedule=ScheduleConfig(kind="one-cycle"),
     fit=LoopConfig(epochs=3),
 )

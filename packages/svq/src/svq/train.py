@@ -28,7 +28,7 @@ from stcore.training.loop import FitResult, Loss, Select, StepContext, fit
 from stcore.training.ranks import make_accelerator
 from stcore.training.rates import RateOfTime
 from stcore.training.run import load_for_resume
-from stcore.training.starting import load_start, load_weights, moving_average, new_run, require_package
+from stcore.training.starting import load_start, load_weights, make_adam, moving_average, new_run, require_package
 from svq.config import LossConfig, TrainConfig
 from svq.data import batches_of, frame_shape, leads_of, read_parts
 from svq.divergence import differential_divergence
@@ -91,7 +91,7 @@ def train(
     objective = Objective(model, config.loss)
     if config.compile:
         objective.compile()
-    optimiser = make_optimiser(objective, config)
+    optimiser = make_adam(objective, config.optimiser)
     preset = checkpoint.metadata["preset"] if checkpoint else preset
     validate = Validation(held_back, config.loss, rank=int(accelerator.process_index),
                           ranks=int(accelerator.num_processes))  # fmt: skip
@@ -242,14 +242,6 @@ def _build(config: TrainConfig, shape: FrameShape) -> SimVP:
     # In the published runs the early blocks are skipped at times even where no skipping is asked for.
     simvp = replace(config.model, legacy_drop_path=True) if config.protocol == "paper" else config.model
     return build(simvp, config.quantizer, shape, config.data.history, channels_last=config.channels_last)
-
-
-def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return Adam over the parameters that are trained."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    options = config.optimiser
-    return torch.optim.Adam(parameters, lr=options.learning_rate, betas=(options.beta1, options.beta2),
-                            weight_decay=options.weight_decay)  # fmt: skip
 
 
 def _usual(config: TrainConfig, train: GridSeries, start: Checkpoint | None) -> Climatology | None:

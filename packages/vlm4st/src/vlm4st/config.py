@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stcore.errors import UserError
-from stcore.training.config import LoopConfig
-from vlm4st.data_options import DataConfig, require
+from stcore.option_checks import require
+from stcore.training.config import AdamConfig, LoopConfig
+from vlm4st.data_options import DataConfig
 from vlm4st.models.configs import ModelConfig
 
 Ablated = Literal["none", "no_dix", "no_prompt", "no_seq", "no_visual"]
@@ -35,30 +36,18 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
+class OptimiserConfig(AdamConfig):
     """Adam, with the decay of weights beside the gradient (AdamW) or in it."""
 
     kind: Literal["adamw", "adam"] = "adamw"
     """AdamW, or Adam, which adds the decay to the gradient."""
     learning_rate: float = 1e-4
     """The highest learning rate."""
-    beta1: float = 0.9
-    """Decay of the first moment."""
-    beta2: float = 0.999
-    """Decay of the second moment."""
     weight_decay: float = 0.05
     """Decay of the weights."""
     decay: Literal["matrices", "all"] = "matrices"
     """What decays: weights that multiply, but no biases, norms, embeddings, prototypes and tokens; or `all`, as in the
     original."""
-
-    def __post_init__(self) -> None:
-        good = 0.0 < self.learning_rate < 10.0
-        require(good, "optimiser.learning-rate", self.learning_rate, "a number in (0, 10)")
-        for name in ("beta1", "beta2"):
-            require(0.0 <= getattr(self, name) < 1.0, f"optimiser.{name}", getattr(self, name), "a share in [0, 1)")
-        good = 0.0 <= self.weight_decay < math.inf
-        require(good, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

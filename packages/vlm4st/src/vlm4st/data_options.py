@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from stcore.errors import UserError
+from stcore.option_checks import require
 from stcore.readers.grid_options import GridReadOptions
 
 StampForm = Literal["auto", "name", "text", "index", "pair", "none"]
@@ -15,12 +15,6 @@ STAMP_FORMS = ("auto", "name", "text", "index", "pair", "none")
 MOST_AROUND = 12
 SLOTS_PER_DAY = 48
 """Slots of a day that the model tells apart (half hours)."""
-
-
-def require(condition: bool, where: str, found: object, expected: str) -> None:
-    """Raise a UserError that names the field unless the condition holds."""
-    if not condition:
-        raise UserError(f"{where}: {found!r}; expected {expected}")
 
 
 @runtime_checkable

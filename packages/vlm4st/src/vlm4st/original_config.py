@@ -13,10 +13,11 @@ from typing import Any, cast
 
 from stcore.configuration import from_plain
 from stcore.errors import UserError
+from stcore.option_checks import require
 from stcore.readers.limits import one_line, open_file, require_file, shown
 from stcore.training.config import LoopConfig
 from vlm4st.config import FewShotConfig, LossConfig, OptimiserConfig, ScheduleConfig, TrainConfig
-from vlm4st.data_options import DataConfig, require
+from vlm4st.data_options import DataConfig
 from vlm4st.models.configs import from_original
 
 _LARGEST = 2**20

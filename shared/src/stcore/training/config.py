@@ -1,11 +1,13 @@
-"""Options of the one training loop. Standard library only."""
+"""Options of the one training loop and of its optimiser. Standard library only."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from stcore.errors import UserError
+from stcore.option_checks import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +52,25 @@ class LoopConfig:
                 raise UserError(f"fit.{name}: {getattr(self, name)}; expected 0 or more")
         if not 0.0 <= self.ema_decay < 1.0:
             raise UserError(f"fit.ema_decay: {self.ema_decay}; expected a share in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """Adam; the section `optimiser` of a configuration."""
+
+    learning_rate: float = 1e-3
+    """Learning rate, or the highest one where it changes."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.999
+    """Decay of the second moment."""
+    weight_decay: float = 0.0
+    """Decay of the weights, added to the gradient."""
+
+    def __post_init__(self) -> None:
+        good = 0.0 < self.learning_rate < 10.0
+        require(good, "optimiser.learning-rate", self.learning_rate, "a number in (0, 10)")
+        for name in ("beta1", "beta2"):
+            require(0.0 <= getattr(self, name) < 1.0, f"optimiser.{name}", getattr(self, name), "a share in [0, 1)")
+        good = 0.0 <= self.weight_decay < math.inf
+        require(good, "optimiser.weight-decay", self.weight_decay, "a number, 0 or more")

@@ -1,15 +1,17 @@
-"""How a training starts, in every package: its run directory, its first weights, the average of its weights."""
+"""How a training starts, in every package: its run directory, first weights, optimiser, average of weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from stcore.configuration import to_plain
 from stcore.errors import UserError
 from stcore.training.checkpoint import Checkpoint, load_checkpoint
+from stcore.training.config import AdamConfig
 from stcore.training.ranks import share_path, world_size
 from stcore.training.run import Run
 
@@ -90,3 +92,10 @@ def moving_average(model: nn.Module, decay: float) -> Any:
     from ema_pytorch import EMA
 
     return EMA(model, beta=decay, update_after_step=0, update_every=1, include_online_model=False)
+
+
+def make_adam(model: nn.Module, config: AdamConfig) -> torch.optim.Optimizer:
+    """Return Adam over the parameters of `model` that are trained."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trained, lr=config.learning_rate, betas=(config.beta1, config.beta2),
+                            weight_decay=config.weight_decay)  # fmt: skip

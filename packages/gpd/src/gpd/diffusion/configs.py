@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Literal, get_args
 
 from stcore.errors import UserError
+from stcore.option_checks import require_choice, require_option
 from stcore.training.config import LoopConfig
 
 Strategy = Literal["pre-inductive", "pre", "pre-adaptive", "post-adaptive", "adaptive-norm"]
@@ -96,19 +97,21 @@ class DenoiserConfig:
     for a node then depends on which others are in its batch; for the original's checkpoints only."""
 
     def __post_init__(self) -> None:
-        _choice(self, "denoiser", "strategy", STRATEGIES)
-        _choice(self, "denoiser", "layout", get_args(Layout))
-        _choice(self, "denoiser", "spatial_on", get_args(SpatialOn))
-        _choice(self, "denoiser", "scale", ("head", "tokens"))
+        require_choice(self, "denoiser", "strategy", STRATEGIES)
+        require_choice(self, "denoiser", "layout", get_args(Layout))
+        require_choice(self, "denoiser", "spatial_on", get_args(SpatialOn))
+        require_choice(self, "denoiser", "scale", ("head", "tokens"))
         for name in ("blocks", "heads", "head_dim", "value_dim", "feedforward"):
-            _require(getattr(self, name) >= 1, "denoiser", name, getattr(self, name), "at least 1")
+            require_option(getattr(self, name) >= 1, "denoiser", name, getattr(self, name), "at least 1")
         for name in ("window", "channels"):
-            _require(getattr(self, name) >= 0, "denoiser", name, getattr(self, name), "0 or more")
-        _require(self.width >= 4 and self.width % 2 == 0, "denoiser", "width", self.width, "an even number from 4 on")
-        _require(0.0 <= self.dropout < 1.0, "denoiser", "dropout", self.dropout, "a share in [0, 1)")
+            require_option(getattr(self, name) >= 0, "denoiser", name, getattr(self, name), "0 or more")
+        require_option(
+            self.width >= 4 and self.width % 2 == 0, "denoiser", "width", self.width, "an even number from 4 on"
+        )
+        require_option(0.0 <= self.dropout < 1.0, "denoiser", "dropout", self.dropout, "a share in [0, 1)")
         if self.strategy in MIXED:
             fits = self.width % self.heads == 0
-            _require(
+            require_option(
                 fits, "denoiser", "width", self.width, f"a multiple of the {self.heads} heads with {self.strategy}"
             )
         elif self.legacy_batch_attention:
@@ -181,19 +184,21 @@ class DiffusionConfig:
     """Share of the rows that are held back for that where no city is; 0 keeps the last weights."""
 
     def __post_init__(self) -> None:
-        _choice(self, "diffusion", "schedule", get_args(ScheduleKind))
-        _choice(self, "diffusion", "beta_scale", get_args(BetaScale))
-        _choice(self, "diffusion", "objective", get_args(Target))
-        _choice(self, "diffusion", "loss", ("l2", "l1"))
-        _choice(self, "diffusion", "scaling", get_args(Scaling))
-        _require(2 <= self.steps <= 100_000, "diffusion", "steps", self.steps, "2 to 100,000")
+        require_choice(self, "diffusion", "schedule", get_args(ScheduleKind))
+        require_choice(self, "diffusion", "beta_scale", get_args(BetaScale))
+        require_choice(self, "diffusion", "objective", get_args(Target))
+        require_choice(self, "diffusion", "loss", ("l2", "l1"))
+        require_choice(self, "diffusion", "scaling", get_args(Scaling))
+        require_option(2 <= self.steps <= 100_000, "diffusion", "steps", self.steps, "2 to 100,000")
         for name in ("batch", "repeat", "ema_every"):
-            _require(getattr(self, name) >= 1, "diffusion", name, getattr(self, name), "at least 1")
-        _require(self.ema_after >= 0, "diffusion", "ema_after", self.ema_after, "0 or more")
+            require_option(getattr(self, name) >= 1, "diffusion", name, getattr(self, name), "at least 1")
+        require_option(self.ema_after >= 0, "diffusion", "ema_after", self.ema_after, "0 or more")
         for name in ("prompt_dropout", "validation", "beta2"):
-            _require(0.0 <= getattr(self, name) < 1.0, "diffusion", name, getattr(self, name), "a share in [0, 1)")
+            require_option(
+                0.0 <= getattr(self, name) < 1.0, "diffusion", name, getattr(self, name), "a share in [0, 1)"
+            )
         good = 0.0 < self.learning_rate < 10.0
-        _require(good, "diffusion", "learning_rate", self.learning_rate, "a number in (0, 10)")
+        require_option(good, "diffusion", "learning_rate", self.learning_rate, "a number in (0, 10)")
         left = math.sqrt(math.prod(1.0 - beta for beta in betas(self.steps, self.schedule, self.beta_scale)))
         if left > MOST_SIGNAL:
             raise UserError(f"diffusion.steps: {self.steps} with the {self.schedule} schedule leave {left:.2f} of a "
@@ -222,12 +227,12 @@ class SamplingConfig:
     """Rows that are drawn for each node and averaged."""
 
     def __post_init__(self) -> None:
-        _choice(self, "sampling", "method", ("ddim", "ancestral"))
-        _choice(self, "sampling", "clip", ("range", "legacy", "none"))
+        require_choice(self, "sampling", "method", ("ddim", "ancestral"))
+        require_choice(self, "sampling", "clip", ("range", "legacy", "none"))
         for name in ("steps", "batch", "draws"):
-            _require(getattr(self, name) >= 1, "sampling", name, getattr(self, name), "at least 1")
-        _require(0.0 <= self.eta <= 1.0, "sampling", "eta", self.eta, "a number from 0 to 1")
-        _require(0.0 <= self.guidance < math.inf, "sampling", "guidance", self.guidance, "a number, 0 or more")
+            require_option(getattr(self, name) >= 1, "sampling", name, getattr(self, name), "at least 1")
+        require_option(0.0 <= self.eta <= 1.0, "sampling", "eta", self.eta, "a number from 0 to 1")
+        require_option(0.0 <= self.guidance < math.inf, "sampling", "guidance", self.guidance, "a number, 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,13 +263,3 @@ def betas(steps: int, kind: ScheduleKind, scale: BetaScale = "auto") -> list[flo
 
 def _cosine(share: float, offset: float = 0.008) -> float:
     return math.cos((share + offset) / (1.0 + offset) * math.pi / 2.0) ** 2
-
-
-def _require(condition: bool, section: str, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{section}.{name.replace('_', '-')}: {found!r}; expected {expected}")
-
-
-def _choice(config: object, section: str, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    _require(value in choices, section, name, value, f"one of {', '.join(choices)}")

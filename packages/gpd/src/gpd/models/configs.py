@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stcore.errors import UserError
+from stcore.option_checks import require_choice, require_option
 
 NodeKind = Literal["stgcn", "gwn", "mlp"]
 NODE_KINDS: tuple[NodeKind, ...] = get_args(NodeKind)
@@ -74,27 +75,27 @@ class NodeModelConfig:
     """Share of values dropped in training (v_GWN behind each graph convolution, the perceptron in each layer)."""
 
     def __post_init__(self) -> None:
-        _choice(self, "model", "kind", NODE_KINDS)
-        _choice(self, "model", "norm", get_args(Norm))
-        _choice(self, "model", "row", get_args(RowLayout))
-        _choice(self, "model", "residual", get_args(Residual))
-        _choice(self, "model", "calendar", get_args(Calendar))
+        require_choice(self, "model", "kind", NODE_KINDS)
+        require_choice(self, "model", "norm", get_args(Norm))
+        require_choice(self, "model", "row", get_args(RowLayout))
+        require_choice(self, "model", "residual", get_args(Residual))
+        require_choice(self, "model", "calendar", get_args(Calendar))
         sizes = ("history", "horizon", "channels", "graph_channels", "dilation_channels", "skip_channels",
                  "end_channels", "blocks", "layers")  # fmt: skip
         for name in sizes:
-            _require(getattr(self, name) >= 1, "model", name, getattr(self, name), "1 or more")
-        _require(self.kernel >= 0, "model", "kernel", self.kernel, "0 or more")
-        _require(0 <= self.dropout < 1, "model", "dropout", self.dropout, "0 or more and below 1")
+            require_option(getattr(self, name) >= 1, "model", name, getattr(self, name), "1 or more")
+        require_option(self.kernel >= 0, "model", "kernel", self.kernel, "0 or more")
+        require_option(0 <= self.dropout < 1, "model", "dropout", self.dropout, "0 or more and below 1")
         if self.kind == "stgcn":
             shortest = 3 * (self.kernel_size - 1) + 1
-            _require(self.history >= shortest, "model", "history", self.history,
+            require_option(self.history >= shortest, "model", "history", self.history,
                      f"{shortest} or more for three convolutions over {self.kernel_size} steps")  # fmt: skip
-        _require(not (self.linear and self.row == "legacy"), "model", "linear", True, "false with row legacy")
+        require_option(not (self.linear and self.row == "legacy"), "model", "linear", True, "false with row legacy")
         fits = not self.unevenness or self.residual == "average"
-        _require(fits, "model", "unevenness", True, "false without residual average: there are no averages")
+        require_option(fits, "model", "unevenness", True, "false without residual average: there are no averages")
         if self.append_statistics:
             fits = self.kind == "gwn" and self.norm == "batch"
-            _require(fits, "model", "append_statistics", True, "false: only gwn with norm batch has statistics")
+            require_option(fits, "model", "append_statistics", True, "false: only gwn with norm batch has statistics")
 
     @property
     def kernel_size(self) -> int:
@@ -181,36 +182,28 @@ class NodeTrainingConfig:
     """Steps between lines of the log."""
 
     def __post_init__(self) -> None:
-        _choice(self, "training", "loss", get_args(NodeLoss))
-        _choice(self, "training", "select_on", get_args(SelectOn))
-        _choice(self, "training", "split", get_args(SplitKind))
-        _choice(self, "training", "statistics", get_args(Statistics))
-        _choice(self, "training", "decay", ("constant", "cosine"))
-        _choice(self, "training", "start", ("shared", "own"))
-        _choice(self, "training", "choose", ("each", "together"))
+        require_choice(self, "training", "loss", get_args(NodeLoss))
+        require_choice(self, "training", "select_on", get_args(SelectOn))
+        require_choice(self, "training", "split", get_args(SplitKind))
+        require_choice(self, "training", "statistics", get_args(Statistics))
+        require_choice(self, "training", "decay", ("constant", "cosine"))
+        require_choice(self, "training", "start", ("shared", "own"))
+        require_choice(self, "training", "choose", ("each", "together"))
         for name in ("epochs", "batch", "evaluate_every", "checkpoint_every", "log_every"):
-            _require(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
+            require_option(getattr(self, name) >= 1, "training", name, getattr(self, name), "1 or more")
         for name in ("group", "patience", "weight_decay", "average_days", "shared_epochs"):
-            _require(getattr(self, name) >= 0, "training", name, getattr(self, name), "0 or more")
-        _require(self.learning_rate > 0, "training", "learning_rate", self.learning_rate, "more than 0")
-        _require(all(rate > 0 for rate in self.rates), "training", "rates", self.rates, "more than 0, each of them")
+            require_option(getattr(self, name) >= 0, "training", name, getattr(self, name), "0 or more")
+        require_option(self.learning_rate > 0, "training", "learning_rate", self.learning_rate, "more than 0")
+        require_option(
+            all(rate > 0 for rate in self.rates), "training", "rates", self.rates, "more than 0, each of them"
+        )
         held = not self.rates or self.select_on == "tail"
-        _require(held, "training", "rates", self.rates, "none unless select_on is tail, which chooses among them")
+        require_option(held, "training", "rates", self.rates, "none unless select_on is tail, which chooses among them")
         fits = not self.shared_epochs or self.start == "shared"
-        _require(
+        require_option(
             fits, "training", "shared_epochs", self.shared_epochs, "0 with start own: networks differ from the first"
         )
-        _require(0 < self.tail < 1, "training", "tail", self.tail, "a share between 0 and 1")
+        require_option(0 < self.tail < 1, "training", "tail", self.tail, "a share between 0 and 1")
         if self.select_on == "val" and self.split == "legacy":
             raise UserError("training.select-on: 'val' with split legacy, which has no validation part; expected "
                             "test or last; or another split")  # fmt: skip
-
-
-def _require(condition: bool, section: str, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{section}.{name.replace('_', '-')}: {found!r}; expected {expected}")
-
-
-def _choice(config: object, section: str, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    _require(value in choices, section, name, value, f"one of {', '.join(choices)}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from stcore.errors import UserError
+from stcore.option_checks import require_choice, require_option
 
 SpatialKind = Literal["structural", "union-node2vec", "knowledge-graph", "graph-infomax", "file", "none"]
 SPATIAL_KINDS: tuple[SpatialKind, ...] = get_args(SpatialKind)
@@ -59,17 +60,21 @@ class SpatialPromptConfig:
     entities of the same name are the same in all cities (knowledge-graph)."""
 
     def __post_init__(self) -> None:
-        _choice(self, "spatial", "kind", SPATIAL_KINDS)
-        _choice(self, "spatial", "triples", TRIPLE_MODELS)
+        require_choice(self, "spatial", "kind", SPATIAL_KINDS)
+        require_choice(self, "spatial", "triples", TRIPLE_MODELS)
         for name in ("dim", "neighbours", "epochs", "walks", "negatives"):
-            _require(getattr(self, name) >= 1, "spatial", name, getattr(self, name), "1 or more")
+            require_option(getattr(self, name) >= 1, "spatial", name, getattr(self, name), "1 or more")
         for name in ("walk_length", "context", "bins"):
-            _require(getattr(self, name) >= 2, "spatial", name, getattr(self, name), "2 or more")
-        _require(self.context <= self.walk_length, "spatial", "context", self.context, "at most the walk's length")
+            require_option(getattr(self, name) >= 2, "spatial", name, getattr(self, name), "2 or more")
+        require_option(
+            self.context <= self.walk_length, "spatial", "context", self.context, "at most the walk's length"
+        )
         for name in ("learning_rate", "p", "q"):
-            _require(getattr(self, name) > 0.0, "spatial", name, getattr(self, name), "more than 0")
+            require_option(getattr(self, name) > 0.0, "spatial", name, getattr(self, name), "more than 0")
         even = self.kind != "knowledge-graph" or self.triples == "transe" or self.dim % 2 == 0
-        _require(even, "spatial", "dim", self.dim, f"an even number for {self.triples}: it is made of complex numbers")
+        require_option(
+            even, "spatial", "dim", self.dim, f"an even number for {self.triples}: it is made of complex numbers"
+        )
         _needs_file(self.kind, self.file, "spatial")
 
 
@@ -101,25 +106,15 @@ class TemporalPromptConfig:
     """Of the same."""
 
     def __post_init__(self) -> None:
-        _choice(self, "temporal", "kind", TEMPORAL_KINDS)
-        _choice(self, "temporal", "level", LEVELS)
+        require_choice(self, "temporal", "kind", TEMPORAL_KINDS)
+        require_choice(self, "temporal", "level", LEVELS)
         for name in ("dim", "layers", "heads", "steps", "batch"):
-            _require(getattr(self, name) >= 1, "temporal", name, getattr(self, name), "1 or more")
-        _require(0.0 < self.hidden_share < 1.0, "temporal", "hidden_share", self.hidden_share, "between 0 and 1")
-        _require(self.learning_rate > 0.0, "temporal", "learning_rate", self.learning_rate, "more than 0")
+            require_option(getattr(self, name) >= 1, "temporal", name, getattr(self, name), "1 or more")
+        require_option(0.0 < self.hidden_share < 1.0, "temporal", "hidden_share", self.hidden_share, "between 0 and 1")
+        require_option(self.learning_rate > 0.0, "temporal", "learning_rate", self.learning_rate, "more than 0")
         fits = self.kind != "masked-autoencoder" or self.dim % self.heads == 0
-        _require(fits, "temporal", "dim", self.dim, f"a multiple of the {self.heads} heads")
+        require_option(fits, "temporal", "dim", self.dim, f"a multiple of the {self.heads} heads")
         _needs_file(self.kind, self.file, "temporal")
-
-
-def _require(condition: bool, section: str, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{section}.{name.replace('_', '-')}: {found!r}; expected {expected}")
-
-
-def _choice(config: object, section: str, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    _require(value in choices, section, name, value, f"one of {', '.join(choices)}")
 
 
 def _needs_file(kind: str, file: str, section: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from stcore.errors import UserError
+from stcore.option_checks import require
 
 
 class FrameShape(NamedTuple):
@@ -28,12 +28,6 @@ class ModelConfig(Protocol):
     def kind(self) -> str:
         """Name of the model in the registry."""
         ...
-
-
-def require(condition: bool, where: str, found: object, expected: str) -> None:
-    """Raise a UserError that names the field unless the condition holds."""
-    if not condition:
-        raise UserError(f"{where}: {found!r}; expected {expected}")
 
 
 def require_positive(config: object, *names: str) -> None:

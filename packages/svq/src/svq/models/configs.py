@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 from stcore.errors import UserError
+from stcore.option_checks import require_choice, require_option
 
 Translator = Literal[
     "gsta",
@@ -107,20 +108,20 @@ class SimVPConfig:
     learnt for each lead time and channel; with `data.anomalies` training starts from damped persistence."""
 
     def __post_init__(self) -> None:
-        _choice(self, "model", "translator", TRANSLATORS)
-        _choice(self, "model", "residual", ("none", "damped"))
+        require_choice(self, "model", "translator", TRANSLATORS)
+        require_choice(self, "model", "residual", ("none", "damped"))
         for name in ("hid_spatial", "hid_temporal", "depth_spatial", "depth_temporal"):
-            _require(getattr(self, name) >= 1, "model", name, getattr(self, name), "1 or more")
-        _require(self.hid_spatial % 2 == 0, "model", "hid_spatial", self.hid_spatial, "an even number")
+            require_option(getattr(self, name) >= 1, "model", name, getattr(self, name), "1 or more")
+        require_option(self.hid_spatial % 2 == 0, "model", "hid_spatial", self.hid_spatial, "an even number")
         even = self.depth_spatial % 2 == 0
-        _require(even, "model", "depth_spatial", self.depth_spatial, "an even number: layers come in pairs")
-        _require(self.depth_temporal >= 2, "model", "depth_temporal", self.depth_temporal, "2 or more")
+        require_option(even, "model", "depth_spatial", self.depth_spatial, "an even number: layers come in pairs")
+        require_option(self.depth_temporal >= 2, "model", "depth_temporal", self.depth_temporal, "2 or more")
         for name in ("kernel_encoder", "kernel_decoder"):
             value = getattr(self, name)
-            _require(value >= 1 and value % 2 == 1, "model", name, value, "an odd number")
-        _require(self.mlp_ratio > 0, "model", "mlp_ratio", self.mlp_ratio, "more than 0")
+            require_option(value >= 1 and value % 2 == 1, "model", name, value, "an odd number")
+        require_option(self.mlp_ratio > 0, "model", "mlp_ratio", self.mlp_ratio, "more than 0")
         for name in ("dropout", "drop_path"):
-            _require(0 <= getattr(self, name) < 1, "model", name, getattr(self, name), "0 or more and below 1")
+            require_option(0 <= getattr(self, name) < 1, "model", name, getattr(self, name), "0 or more and below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,20 +174,20 @@ class QuantizerConfig:
     """Levels of each channel (residual-fsq)."""
 
     def __post_init__(self) -> None:
-        _choice(self, "quantizer", "kind", KINDS)
-        _choice(self, "quantizer", "init", INITS)
+        require_choice(self, "quantizer", "kind", KINDS)
+        require_choice(self, "quantizer", "init", INITS)
         for name in ("codebook_size", "middle", "quantizers", "groups", "heads", "head_dim"):
-            _require(getattr(self, name) >= 1, "quantizer", name, getattr(self, name), "1 or more")
+            require_option(getattr(self, name) >= 1, "quantizer", name, getattr(self, name), "1 or more")
         for name in ("sparsity", "commitment", "entropy_weight", "diversity"):
-            _require(getattr(self, name) >= 0, "quantizer", name, getattr(self, name), "0 or more")
-        _require(0 <= self.noise_ratio <= 1, "quantizer", "noise_ratio", self.noise_ratio, "a share from 0 to 1")
-        _require(0 < self.decay < 1, "quantizer", "decay", self.decay, "between 0 and 1")
-        _require(self.temperature > 0, "quantizer", "temperature", self.temperature, "more than 0")
+            require_option(getattr(self, name) >= 0, "quantizer", name, getattr(self, name), "0 or more")
+        require_option(0 <= self.noise_ratio <= 1, "quantizer", "noise_ratio", self.noise_ratio, "a share from 0 to 1")
+        require_option(0 < self.decay < 1, "quantizer", "decay", self.decay, "between 0 and 1")
+        require_option(self.temperature > 0, "quantizer", "temperature", self.temperature, "more than 0")
         good = bool(self.levels) and all(level >= 2 for level in self.levels)
-        _require(good, "quantizer", "levels", self.levels, "2 or more for each channel")
+        require_option(good, "quantizer", "levels", self.levels, "2 or more for each channel")
         if self.kind in ("lfq", "residual-lfq"):
             power = self.codebook_size >= 2 and self.codebook_size.bit_count() == 1
-            _require(power, "quantizer", "codebook_size", self.codebook_size, f"a power of two for {self.kind}")
+            require_option(power, "quantizer", "codebook_size", self.codebook_size, f"a power of two for {self.kind}")
         if self.sparsity and self.kind != "svq":
             raise UserError(f"quantizer.sparsity: {self.sparsity:g} with {self.kind}; expected 0: only svq has codes")
 
@@ -194,13 +195,3 @@ class QuantizerConfig:
     def hidden(self) -> int:
         """Hidden width that SVQ's perceptron really has."""
         return min(self.middle, self.codebook_size)
-
-
-def _require(condition: bool, section: str, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{section}.{name.replace('_', '-')}: {found!r}; expected {expected}")
-
-
-def _choice(config: object, section: str, name: str, choices: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    _require(value in choices, section, name, value, f"one of {', '.join(choices)}")
