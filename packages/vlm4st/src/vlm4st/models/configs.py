@@ -13,6 +13,7 @@ from typing import Any, Literal, cast, get_args
 
 from stcore.configuration import from_plain
 from stcore.errors import UserError
+from stcore.option_checks import require_option
 
 LoraType = Literal["standard", "mtl", "moe", "task_adaptive"]
 LORA_TYPES: tuple[LoraType, ...] = get_args(LoraType)
@@ -30,8 +31,7 @@ HEADS = 8
 
 
 def _require(condition: bool, name: str, found: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"model.{name.replace('_', '-')}: {found!r}; expected {expected}")
+    require_option(condition, "model", name, found, expected)
 
 
 def _positive(config: object, section: str, *names: str) -> None:

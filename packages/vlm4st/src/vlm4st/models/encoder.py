@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from einops import rearrange
@@ -21,7 +21,6 @@ Tokens = Float[Tensor, "sequence token dim"]
 
 FEW = 16
 """Tokens up to which attention on a processor is faster written out than in blocks."""
-ANY = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.MATH]
 
 
 class EncoderLayer(nn.Module):
@@ -65,13 +64,13 @@ class EncoderLayer(nn.Module):
 
 
 def fast_attention(queries: Tensor) -> AbstractContextManager[object]:
-    """Choose how torch computes attention.
+    """Let torch write attention out where that is faster; elsewhere its choice, or the caller's, stays.
 
     Args:
         queries: of shape (..., token, dim).
     """
     few = queries.shape[-2] <= FEW and queries.device.type == "cpu"
-    return sdpa_kernel([SDPBackend.MATH] if few else ANY)
+    return sdpa_kernel(SDPBackend.MATH) if few else nullcontext()
 
 
 class Encoder(nn.Module):
